@@ -1,0 +1,47 @@
+// Products of ragged groups of rows, one weight matrix per group (the experts of an MoE layer).
+//
+//   rows offsets[g] .. offsets[g+1]-1 belong to group g; a group may be empty; rows at and past offsets[groups] (and
+//   before offsets[0]) belong to no group: they are neither read nor written.
+//   forward / data:  y[r, :] = x[r, :] W[g]^T      or   x[r, :] W[g] if !transpose_w
+//   weight:          dW[g] (+)= dy_g^T x_g         an empty group gives zero (or adds nothing)
+#pragma once
+
+#include "kernels/dtype.h"
+
+namespace switchyard::kernels {
+
+template <class T>
+struct GroupedMatmul {
+  T* y;                    // [rows, n]
+  const T* x;              // [rows, k]
+  const T* w;              // [groups, n, k] if transpose_w, else [groups, k, n]
+  const int64_t* offsets;  // [groups + 1], in the memory of the executor
+  int64_t groups, rows, n, k;  // rows: the buffer's; offsets[groups] <= rows
+  bool transpose_w = true;
+  const int64_t* host_offsets = nullptr;  // the same on the host, where the caller knows them (CUDA: optional)
+};
+
+template <class T, class C = Acc<T>>
+struct GroupedMatmulWeight {
+  C* dw;                   // [groups, n, k]
+  const T* dy;             // [rows, n]
+  const T* x;              // [rows, k]
+  const int64_t* offsets;  // [groups + 1]
+  int64_t groups, rows, n, k;
+  bool accumulate = false;
+  const int64_t* host_offsets = nullptr;
+};
+
+// Instantiated for float, BF16, double.
+template <class T>
+void run(Cpu, const GroupedMatmul<T>&);
+template <class T>
+void run(Cuda, const GroupedMatmul<T>&);
+
+// Instantiated for (float, float), (BF16, float), (double, double).
+template <class T, class C>
+void run(Cpu, const GroupedMatmulWeight<T, C>&);
+template <class T, class C>
+void run(Cuda, const GroupedMatmulWeight<T, C>&);
+
+}  // namespace switchyard::kernels

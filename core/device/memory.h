@@ -1,0 +1,43 @@
+// Memory of each device through one caching allocator: a fresh page costs 40 times a warm one, and a CUDA
+// allocation synchronises. Sizes are rounded up to classes (steps of an eighth of a power of two); a freed block serves
+// the next request of its class. On CUDA a block returns to the pool of the stream it was allocated on, so reuse is
+// ordered by that stream.
+#pragma once
+
+#include <cstdint>
+
+#include "core/device/device.h"
+
+namespace switchyard {
+
+struct Block {
+  void* data = nullptr;  // 256-byte aligned; on kMeta a fake address that must not be read
+  int64_t bytes = 0;     // of the class
+  Device device = Device::kCpu;
+  void* pool = nullptr;  // CUDA: the stream
+};
+
+// Throws Error{kResource} that says what was asked for and what is in use.
+Block allocate(Device device, int64_t bytes);
+void release(const Block& block) noexcept;
+
+struct MemoryStats {
+  int64_t in_use = 0;              // bytes handed out
+  int64_t peak = 0;                // of in_use, since the last reset
+  int64_t reserved = 0;            // bytes taken from the system
+  int64_t peak_reserved = 0;       // since the last reset
+  int64_t system_allocations = 0;  // requests that reached the system, ever
+};
+MemoryStats memory_stats(Device device);
+void reset_peak(Device device);
+// Gives cached blocks back to the system.
+void release_cached(Device device);
+
+// Copies on the calling thread's stream; returns when the destination (if host memory) may be read and the source reused.
+// kMeta on either side: nothing happens.
+void copy_bytes(void* dst, Device dst_device, const void* src, Device src_device, int64_t bytes);
+// Like copy_bytes host -> device, but returns at once; the source is staged in pinned memory.
+void upload(void* dst, Device dst_device, const void* src, int64_t bytes);
+void fill_zero(void* dst, Device device, int64_t bytes);
+
+}  // namespace switchyard

@@ -1,0 +1,333 @@
+#include "core/autograd.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "core/launch.h"
+#include "kernels/elementwise.h"
+
+namespace switchyard {
+
+struct Var::State {
+  Tensor value;
+  bool requires_grad = false;
+  std::shared_ptr<Node> node;  // null: a leaf
+  size_t output = 0;           // which result of the node
+  Tensor grad;                 // leaves
+  std::function<void()> hook;  // leaves
+};
+
+struct Node {
+  struct Slot {
+    Tensor grad;
+    bool owned = false;  // the tensor is the engine's own sum and may be added to in place
+  };
+  const char* name;
+  uint64_t order;  // of construction
+  Vars inputs;
+  MultiBackward backward;
+  std::vector<std::pair<Shape, DType>> outputs;
+  std::vector<Slot> slots;
+};
+
+namespace {
+
+thread_local bool t_grad_enabled = true;
+thread_local bool t_recomputing = false;
+thread_local uint64_t t_next_order = 0;
+
+void add_into(const Tensor& sum, const Tensor& x) {
+  if (sum.dtype() == x.dtype()) {
+    launch(sum, [&]<class T>(auto on) {
+      kernels::run(on, kernels::Axpby<T>{.y = sum.data<T>(), .a = sum.data<T>(), .b = x.data<T>(), .n = x.numel()});
+    });
+  } else {
+    launch(x, [&]<class T>(auto on) {
+      kernels::run(on, kernels::Accumulate<T>{.y = sum.data<Acc<T>>(), .x = x.data<T>(), .n = x.numel()});
+    });
+  }
+}
+
+Tensor sum_of(const Tensor& a, const Tensor& b) {
+  Tensor y = Tensor::empty(a.shape(), a.dtype(), a.device());
+  launch(a, [&]<class T>(auto on) {
+    kernels::run(on, kernels::Axpby<T>{.y = y.data<T>(), .a = a.data<T>(), .b = b.data<T>(), .n = a.numel()});
+  });
+  return y;
+}
+
+Tensor ones_like(const Tensor& value) {
+  CHECK(value.numel() == 1, "backward() of ", to_string(value.shape()), " needs a seed");
+  return visit_float(value.dtype(), [&]<class T>() {
+    return Tensor::from<T>({T(1.0f)}, value.shape(), value.device());
+  });
+}
+
+}  // namespace
+
+struct Engine {
+  static Var result(Tensor y, const std::shared_ptr<Node>& node, size_t output) {
+    Var v(std::move(y), true);
+    v.state_->node = node;
+    v.state_->output = output;
+    return v;
+  }
+
+  static Node* node_of(const Var& v) { return v.state_ ? v.state_->node.get() : nullptr; }
+
+  // All nodes that `root` depends on, newest first.
+  static std::vector<std::shared_ptr<Node>> collect(const Var& root) {
+    std::vector<std::shared_ptr<Node>> nodes, stack{root.state_->node};
+    std::unordered_set<Node*> seen{root.state_->node.get()};
+    while (!stack.empty()) {
+      std::shared_ptr<Node> node = std::move(stack.back());
+      stack.pop_back();
+      for (const Var& input : node->inputs) {
+        if (Node* next = node_of(input); next != nullptr && seen.insert(next).second) {
+          stack.push_back(input.state_->node);
+        }
+      }
+      nodes.push_back(std::move(node));
+    }
+    std::sort(nodes.begin(), nodes.end(), [](const auto& a, const auto& b) { return a->order > b->order; });
+    return nodes;
+  }
+
+  void run(const Var& root, Tensor seed) {
+    if (root.state_->node == nullptr) {
+      give(root, std::move(seed), "backward");
+      if (root.state_->hook) root.state_->hook();
+      return;
+    }
+    std::vector<std::shared_ptr<Node>> nodes = collect(root);
+    for (const auto& node : nodes) {
+      for (const Var& input : node->inputs) {
+        if (input.requires_grad() && input.is_leaf()) ++pending_[input.state_.get()];
+      }
+    }
+    give(root, std::move(seed), "backward");
+    for (auto& node : nodes) {
+      pass(*node);
+      node.reset();
+    }
+  }
+
+  void pass(Node& node) {
+    Tensors dys;
+    bool reached = false;
+    for (Node::Slot& slot : node.slots) {
+      reached |= slot.grad.defined();
+      dys.push_back(std::move(slot.grad));
+    }
+    node.slots.clear();
+    Tensors grads(node.inputs.size());
+    if (reached) grads = node.backward(dys);
+    dys.clear();
+    CHECK(grads.size() == node.inputs.size(), node.name, " returned ", grads.size(), " gradients for ",
+          node.inputs.size(), " inputs");
+    node.backward = nullptr;  // frees what it saved
+    const Vars inputs = std::move(node.inputs);
+    node.inputs.clear();
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      if (!inputs[i].requires_grad()) continue;
+      if (grads[i].defined()) give(inputs[i], std::move(grads[i]), node.name);
+      if (inputs[i].is_leaf()) leaf_done(inputs[i]);
+    }
+  }
+
+  void leaf_done(const Var& leaf) {
+    // Inside recompute() the outer pass, which knows all uses, calls the hook.
+    if (--pending_[leaf.state_.get()] == 0 && leaf.state_->hook && !t_recomputing) leaf.state_->hook();
+  }
+
+  static void give(const Var& to, Tensor grad, const char* from) {
+    Var::State& state = *to.state_;
+    CHECK(grad.shape() == state.value.shape(), from, " gave ", to_string(grad.shape()), " for ",
+          to_string(state.value.shape()));
+    if (state.node == nullptr) {
+      give_leaf(state, std::move(grad), from);
+      return;
+    }
+    CHECK(grad.dtype() == state.value.dtype(), from, " gave ", name_of(grad.dtype()), " for ",
+          name_of(state.value.dtype()));
+    Node::Slot& slot = state.node->slots[state.output];
+    if (!slot.grad.defined()) {
+      slot = {std::move(grad), false};
+    } else if (slot.owned) {
+      add_into(slot.grad, grad);
+    } else {
+      slot = {sum_of(slot.grad, grad), true};
+    }
+  }
+
+  static void give_leaf(Var::State& leaf, Tensor grad, const char* from) {
+    if (grad.same_memory(leaf.grad)) return;  // the closure has added it there
+    CHECK(grad.dtype() == leaf.value.dtype() || grad.dtype() == acc_of(leaf.value.dtype()), from, " gave ",
+          name_of(grad.dtype()), " for a leaf of ", name_of(leaf.value.dtype()));
+    if (!leaf.grad.defined()) {
+      leaf.grad = Tensor::zeros(grad.shape(), acc_of(leaf.value.dtype()), grad.device());
+    }
+    add_into(leaf.grad, grad);
+  }
+
+ private:
+  std::unordered_map<Var::State*, int> pending_;  // looked up, never iterated
+};
+
+Var::Var(Tensor value, bool requires_grad) : state_(std::make_shared<State>()) {
+  state_->value = std::move(value);
+  state_->requires_grad = requires_grad;
+}
+
+const Tensor& Var::value() const {
+  CHECK(defined(), "the variable is undefined");
+  return state_->value;
+}
+
+void Var::set_value(Tensor value) const {
+  CHECK(is_leaf(), "only a leaf's value can be set");
+  state_->value = std::move(value);
+}
+
+bool Var::requires_grad() const { return state_ && state_->requires_grad; }
+bool Var::is_leaf() const { return state_ && state_->node == nullptr; }
+
+const Tensor& Var::grad() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  return state_->grad;
+}
+
+void Var::set_grad(Tensor grad) const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->grad = std::move(grad);
+}
+
+void Var::set_hook(std::function<void()> hook) const {
+  CHECK(is_leaf(), "only leaves have hooks");
+  state_->hook = std::move(hook);
+}
+
+bool grad_enabled() { return t_grad_enabled; }
+
+bool needs_grad(const Vars& inputs) {
+  return t_grad_enabled &&
+         std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.requires_grad(); });
+}
+
+Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
+  Vars results;
+  if (!needs_grad(inputs)) {
+    for (Tensor& y : ys) results.emplace_back(std::move(y));
+    return results;
+  }
+  auto node = std::make_shared<Node>(
+      Node{name, t_next_order++, std::move(inputs), std::move(backward), {}, std::vector<Node::Slot>(ys.size())});
+  for (size_t i = 0; i < ys.size(); ++i) results.push_back(Engine::result(std::move(ys[i]), node, i));
+  return results;
+}
+
+Var record(const char* name, Tensor y, Vars inputs, Backward backward) {
+  if (!needs_grad(inputs)) return Var(std::move(y));
+  auto multi = [backward = std::move(backward)](const Tensors& dys) { return backward(dys[0]); };
+  return record(name, Tensors{std::move(y)}, std::move(inputs), std::move(multi))[0];
+}
+
+void backward(const Var& root, Tensor seed) {
+  CHECK(root.requires_grad(), "backward() of a value that depends on no parameter");
+  if (!seed.defined()) seed = ones_like(root.value());
+  Engine().run(root, std::move(seed));
+}
+
+GradTarget grad_target(const Var& input, bool zeroed) {
+  if (input.is_leaf()) {
+    if (input.grad().defined()) return {input.grad(), true};
+    const DType dtype = acc_of(input.dtype());
+    return {zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
+                   : Tensor::empty(input.shape(), dtype, input.device()),
+            false};
+  }
+  return {zeroed ? Tensor::zeros(input.shape(), input.dtype(), input.device())
+                 : Tensor::empty(input.shape(), input.dtype(), input.device()),
+          false};
+}
+
+NoGrad::NoGrad() : previous_(t_grad_enabled) { t_grad_enabled = false; }
+NoGrad::~NoGrad() { t_grad_enabled = previous_; }
+
+bool is_recomputing() { return t_recomputing; }
+
+namespace {
+
+// Restores the switches of the thread, also when f throws.
+struct Recomputing {
+  bool recomputing = std::exchange(t_recomputing, true);
+  bool grad = std::exchange(t_grad_enabled, true);
+  ~Recomputing() {
+    t_recomputing = recomputing;
+    t_grad_enabled = grad;
+  }
+};
+
+// Runs f again on fresh leaves and sends dys through it. Parameters are leaves of the inner graph too: their gradients
+// are added there in place, and the outer engine recognises them.
+Tensors backward_again(const std::function<Vars(const Vars&)>& f, const Tensors& inputs,
+                       const std::vector<bool>& wants, const Vars& parameters, const Tensors& dys) {
+  Recomputing scope;
+  Vars leaves;
+  for (size_t i = 0; i < inputs.size(); ++i) leaves.emplace_back(inputs[i], wants[i]);
+  const Vars ys = f(leaves);
+  CHECK(ys.size() == dys.size(), "recompute() gave ", ys.size(), " results after ", dys.size());
+  Vars reached;
+  Tensors seeds;
+  for (size_t i = 0; i < ys.size(); ++i) {
+    if (dys[i].defined() && ys[i].requires_grad()) {
+      reached.push_back(ys[i]);
+      seeds.push_back(dys[i]);
+    }
+  }
+  if (!reached.empty()) {
+    const Tensor nothing = Tensor::zeros({1}, reached[0].dtype(), reached[0].device());
+    const Var root = record("recompute", nothing, reached, [seeds](const Tensor&) { return seeds; });
+    backward(root, nothing);
+  }
+  Tensors grads;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& grad = leaves[i].grad();
+    if (!grad.defined() || grad.dtype() == inputs[i].dtype()) {
+      grads.push_back(grad);
+    } else {  // a bf16 input's gradient was added up in float32
+      Tensor narrow = Tensor::empty(grad.shape(), inputs[i].dtype(), grad.device());
+      launch(narrow, [&]<class T>(auto on) {
+        kernels::run(on, kernels::Cast<T, Acc<T>>{narrow.data<T>(), grad.data<Acc<T>>(), grad.numel()});
+      });
+      grads.push_back(narrow);
+    }
+  }
+  for (const Var& parameter : parameters) grads.push_back(parameter.grad());
+  return grads;
+}
+
+}  // namespace
+
+Vars recompute(const std::function<Vars(const Vars&)>& f, const Vars& inputs, const Vars& parameters) {
+  Vars all = inputs;
+  all.insert(all.end(), parameters.begin(), parameters.end());
+  Tensors ys;
+  {
+    NoGrad guard;
+    for (const Var& y : f(inputs)) ys.push_back(y.value());
+  }
+  Tensors saved;
+  std::vector<bool> wants;
+  for (const Var& input : inputs) {
+    saved.push_back(input.value());
+    wants.push_back(input.requires_grad());
+  }
+  return record("recompute", std::move(ys), all, [f, saved, wants, parameters](const Tensors& dys) {
+    return backward_again(f, saved, wants, parameters, dys);
+  });
+}
+
+}  // namespace switchyard

@@ -1,0 +1,96 @@
+// Reverse-mode automatic differentiation.
+//
+// Two types: a Tensor is data; a Var is a tensor plus its place in the graph. An op computes its result and calls record()
+// with a closure that turns the gradient of the result into the gradients of the inputs. Closures save Tensors (never
+// the Var of their own result: it would own itself) and only *return* gradients; the engine adds them up and checks
+// shape, dtype and count. A node is freed as backward() passes it. The order of backward() depends on the order of
+// construction alone, so all ranks issue their collectives in the same order.
+//
+// Gradients have the dtype of their value, except those of leaves (parameters), which are accumulated in
+// Acc: float32, or double for double. Graph and switches are per thread.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace switchyard {
+
+struct Node;
+
+class Var {
+ public:
+  Var() = default;  // undefined: an absent optional input
+  explicit Var(Tensor value, bool requires_grad = false);
+
+  bool defined() const { return state_ != nullptr; }
+  const Tensor& value() const;
+  void set_value(Tensor value) const;  // of a leaf: parameters get their storage after the model is built
+  const Shape& shape() const { return value().shape(); }
+  int64_t dim(int i) const { return value().dim(i); }
+  DType dtype() const { return value().dtype(); }
+  Device device() const { return value().device(); }
+
+  bool requires_grad() const;
+  bool is_leaf() const;
+
+  // Leaves only. The accumulated gradient in Acc; undefined before the first backward() unless set. A preset gradient
+  // (zeros, a slice of a reducer's bucket) is added to in place.
+  const Tensor& grad() const;
+  void set_grad(Tensor grad) const;
+  // Called by backward() when this leaf's gradient has received all that this pass adds.
+  void set_hook(std::function<void()> hook) const;
+
+ private:
+  struct State;
+  friend struct Engine;
+  std::shared_ptr<State> state_;
+};
+
+using Tensors = std::vector<Tensor>;
+using Vars = std::vector<Var>;
+
+// One gradient for each input, undefined where there is none. A closure may also add into a leaf's gradient itself and
+// return that tensor: the engine recognises it and adds nothing (see grad_target).
+using Backward = std::function<Tensors(const Tensor& dy)>;
+using MultiBackward = std::function<Tensors(const Tensors& dys)>;  // undefined dys: that result was not used
+
+Var record(const char* name, Tensor y, Vars inputs, Backward backward);
+Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward);
+
+// Gradients of `root` with respect to every leaf are added to the leaves. `seed` is d objective / d root (ones if
+// undefined).
+void backward(const Var& root, Tensor seed = {});
+
+// Where a closure writes the gradient of `input`: a leaf's own gradient with accumulate = true, where it has one, else
+// fresh memory of the right dtype (zeroed if `zeroed`).
+struct GradTarget {
+  Tensor tensor;
+  bool accumulate;
+};
+GradTarget grad_target(const Var& input, bool zeroed = false);
+
+// Whether record() builds a graph now.
+bool grad_enabled();
+// Whether an op over these inputs has to save anything.
+bool needs_grad(const Vars& inputs);
+
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool previous_;
+};
+
+// Computes f(inputs) without keeping its graph and computes it again in the backward pass. `parameters` are
+// the leaves that f reads besides its inputs.
+Vars recompute(const std::function<Vars(const Vars&)>& f, const Vars& inputs, const Vars& parameters);
+// True inside the second computation: counters and metrics must not move.
+bool is_recomputing();
+
+}  // namespace switchyard

@@ -1,0 +1,45 @@
+#include "kernels/cuda/handles.h"
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+
+#include "kernels/cuda/check.h"
+
+namespace switchyard {
+
+namespace {
+
+constexpr size_t kWorkspaceBytes = 64 << 20;  // cuBLAS asks for 32 MiB on Hopper
+
+int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+
+}  // namespace
+
+CudaHandles::CudaHandles(CUstream_st* stream) : stream(stream) {
+  multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
+  compute_capability = 10 * device_attribute(cudaDevAttrComputeCapabilityMajor) +
+                       device_attribute(cudaDevAttrComputeCapabilityMinor);
+  CUDA_CHECK(cudaMalloc(&workspace, kWorkspaceBytes));
+  CUDA_CHECK(cublasCreate(&cublas));
+  CUDA_CHECK(
+      cublasSetStream(cublas, stream));  // before the workspace: it resets the workspace to cuBLAS's own
+  CUDA_CHECK(cublasSetWorkspace(cublas, workspace, kWorkspaceBytes));
+  const auto mode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+  CUDA_CHECK(cublasSetMathMode(cublas, static_cast<cublasMath_t>(mode)));
+}
+
+CudaHandles::~CudaHandles() {
+  cublasDestroy(cublas);  // waits for the stream
+  cudaFree(workspace);
+}
+
+std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream) {
+  return std::make_unique<CudaHandles>(stream);
+}
+
+}  // namespace switchyard

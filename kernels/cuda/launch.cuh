@@ -1,0 +1,27 @@
+// The one place that launches kernels.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "kernels/cuda/check.h"
+
+namespace switchyard::kernels {
+
+// kernel<<<grid, block, shared, stream>>>(args...), with the launch's error checked. An empty grid launches
+// nothing.
+template <class... Params, class... Args>
+void launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                   Args&&... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  constexpr size_t kDefaultShared = 48 * 1024;  // more has to be asked for
+  if (shared > kDefaultShared) {
+    CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  }
+  kernel<<<grid, block, shared, stream>>>(static_cast<Params>(std::forward<Args>(args))...);
+  CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,91 @@
+// The catalogue of differentiable ops. Shapes: rows = all dims but the last, flattened. Weights are [out, in], as on
+// disk in Hugging Face. Every op has a line in the op-case table (tests/support/op_cases.h).
+#pragma once
+
+#include <memory>
+
+#include "core/autograd.h"
+#include "kernels/attention.h"
+#include "kernels/balance.h"
+#include "kernels/dispatch.h"
+#include "kernels/routing.h"
+
+namespace switchyard {
+
+// --- Matrix products. w must be a leaf; its gradient is accumulated in Acc straight out of the product.
+Var linear(const Var& x, const Var& w, const Var& bias = {});  // [rows, in] x [out, in] -> [rows, out]
+
+// Ragged groups of rows: offsets[g] .. offsets[g+1] belong to group g (I64 [groups + 1], on x's device). `host` is the
+// same on the host, where it is known.
+struct RowGroups {
+  Tensor offsets;
+  std::shared_ptr<const std::vector<int64_t>> host;
+  int64_t groups() const { return offsets.numel() - 1; }
+};
+Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups);  // w [groups, out, in]
+
+// --- Transformer.
+Var rms_norm(const Var& x, const Var& w, double eps);
+Var swiglu(const Var& x);  // [rows, 2 n] -> [rows, n]
+
+struct RopeTable {
+  Tensor cos, sin;     // [seq, rotary_dim / 2] in Acc
+  int64_t rotary_dim;
+};
+RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device);
+// Packed projections [tokens, (heads + 2 kv_heads) head_dim]: per-head RMSNorm of queries and keys (weights undefined: none),
+// then rotation.
+Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
+              const kernels::AttentionShape& shape, double eps);
+// Causal attention over packed rows -> [tokens, heads head_dim]. documents: I32 [tokens] or undefined.
+Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor& documents = {});
+
+// Token ids on the host; they are sorted here for the gradient. Result [tokens, cols].
+Var embedding(const Var& table, const std::vector<int32_t>& ids);
+
+// Mean-free cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The gradient is
+// computed with the loss. loss = scale * sum over targets; a target of -1 counts as none.
+struct LossSum {
+  Var loss;    // [1] in Acc
+  Tensor sum;  // [1] F64: unscaled sum of -log p
+};
+LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32_t>& targets, double scale);
+
+// --- Small pieces.
+Var axpby(const Var& a, const Var& b, double alpha, double beta);
+Var add(const Var& a, const Var& b);
+Var cast(const Var& x, DType dtype);
+Var sigmoid_gate(const Var& x, const Var& gate);  // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
+
+// --- Mixture of experts (kernels/routing.h, dispatch.h, balance.h have the formulas).
+struct Routing {
+  Var weight;      // [tokens, top_k] in Acc
+  Var scores;      // [tokens, experts] in Acc
+  Tensor expert;   // [tokens, top_k] I32, as chosen
+  Tensor entropy;  // [tokens] in Acc
+};
+Routing route(const Var& logits, const Tensor& bias, const kernels::RouteRule& rule);
+
+// `expert` after drops (a copy); -1 where a pair was dropped.
+Tensor drop_over_capacity(const Tensor& expert, const Tensor& weight, int64_t experts, int64_t capacity,
+                          kernels::DropPolicy policy);
+
+struct SortedPairs {
+  Tensor counts;    // [experts] I64
+  Tensor offsets;   // [experts + 1] I64
+  Tensor position;  // [tokens, top_k] I32
+  Tensor source;    // [tokens * top_k] I32
+  int64_t top_k() const { return position.cols(); }
+  int64_t tokens() const { return position.dim(0); }
+};
+SortedPairs sort_by_expert(const Tensor& expert, int64_t experts);
+
+Var permute(const Var& x, const SortedPairs& pairs, int64_t rows);  // [tokens, d] -> [rows, d], by expert
+Var combine(const Var& x, const Var& weight, const SortedPairs& pairs);  // [rows, d] -> [tokens, d]
+// y[i] = x[index[i]] with `inverse` the opposite permutation (both I32).
+Var reorder(const Var& x, const Tensor& index, const Tensor& inverse);
+
+Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments, double coeff);
+Var z_loss(const Var& logits, double coeff);
+
+}  // namespace switchyard

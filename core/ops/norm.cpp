@@ -1,0 +1,99 @@
+#include <cmath>
+
+#include "core/launch.h"
+#include "core/ops.h"
+#include "core/ops/common.h"
+#include "kernels/norm_rope.h"
+#include "kernels/rms_norm.h"
+
+namespace switchyard {
+
+Var rms_norm(const Var& x, const Var& w, double eps) {
+  const Tensor xv = x.value(), y = empty_like(xv);
+  CHECK(w.value().numel() == xv.cols(), to_string(xv.shape()), " by ", to_string(w.shape()));
+  const Tensor rstd = Tensor::empty({xv.rows()}, acc_of(xv.dtype()), xv.device());
+  launch(xv, [&]<class T>(auto on) {
+    kernels::run(on, kernels::RmsNormForward<T>{.y = y.data<T>(), .rstd = rstd.data<Acc<T>>(), .x = xv.data<T>(),
+                                                .w = w.value().data<T>(), .rows = xv.rows(), .cols = xv.cols(),
+                                                .eps = static_cast<Acc<T>>(eps)});
+  });
+  return record("rms_norm", y, {x, w}, [xv, w, rstd](const Tensor& dy) -> Tensors {
+    const Tensor dx = empty_like(xv), dw = grad_target(w, true).tensor;
+    const Tensor workspace =
+        Tensor::empty({kernels::RmsNormBackward<float>::kBlocks, xv.cols()}, rstd.dtype(), xv.device());
+    launch(xv, [&]<class T>(auto on) {
+      kernels::run(on, kernels::RmsNormBackward<T>{.dx = dx.data<T>(), .dw = dw.data<Acc<T>>(),
+                                                   .dy = dy.data<T>(), .x = xv.data<T>(),
+                                                   .w = w.value().data<T>(), .rstd = rstd.data<Acc<T>>(),
+                                                   .workspace = workspace.data<Acc<T>>(), .rows = xv.rows(),
+                                                   .cols = xv.cols()});
+    });
+    return {dx, dw};
+  });
+}
+
+RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device) {
+  const int64_t half = rotary_dim / 2;
+  auto fill = [&]<class A>(double (*f)(double)) {
+    std::vector<A> values(seq * half);
+    for (int64_t t = 0; t < seq; ++t) {
+      for (int64_t j = 0; j < half; ++j) {
+        // The frequency in float32, as Hugging Face computes it; the product in A.
+        const A frequency = static_cast<A>(std::pow(theta, -2.0 * j / rotary_dim));
+        values[t * half + j] = static_cast<A>(f(static_cast<A>(t) * frequency));
+      }
+    }
+    return Tensor::from(values, {seq, half}, device);
+  };
+  if (acc_of(dtype) == DType::kF64) {
+    return {fill.template operator()<double>(std::cos), fill.template operator()<double>(std::sin), rotary_dim};
+  }
+  return {fill.template operator()<float>(std::cos), fill.template operator()<float>(std::sin), rotary_dim};
+}
+
+Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
+              const kernels::AttentionShape& shape, double eps) {
+  const Tensor x = qkv.value(), y = empty_like(x);
+  CHECK(x.cols() == shape.row() && x.rows() == shape.batch * shape.seq && rope.cos.dim(0) >= shape.seq,
+        to_string(x.shape()), ", row ", shape.row(), ", seq ", shape.seq);
+  const bool norm = q_weight.defined();
+  const Tensor qw = norm ? q_weight.value() : Tensor(), kw = norm ? k_weight.value() : Tensor();
+  Tensor rstd;
+  if (norm) rstd = Tensor::empty({x.rows(), shape.heads + shape.kv_heads}, acc_of(x.dtype()), x.device());
+  launch(x, [&]<class T>(auto on) {
+    kernels::run(on, kernels::NormRopeForward<T>{
+                         .y = y.data<T>(), .rstd = rstd.data_or_null<Acc<T>>(), .x = x.data<T>(),
+                         .q_weight = qw.data_or_null<T>(), .k_weight = kw.data_or_null<T>(),
+                         .cos = rope.cos.data<Acc<T>>(), .sin = rope.sin.data<Acc<T>>(), .tokens = x.rows(),
+                         .seq = shape.seq, .heads = shape.heads, .kv_heads = shape.kv_heads,
+                         .head_dim = shape.head_dim, .rotary_dim = rope.rotary_dim,
+                         .eps = static_cast<Acc<T>>(eps)});
+  });
+  Vars inputs{qkv};
+  if (norm) inputs.insert(inputs.end(), {q_weight, k_weight});
+  return record("norm_rope", y, inputs, [=](const Tensor& dy) -> Tensors {
+    const Tensor dx = empty_like(x);
+    Tensor dqw, dkw, workspace;
+    if (norm) {
+      dqw = grad_target(q_weight, true).tensor;
+      dkw = grad_target(k_weight, true).tensor;
+      workspace = Tensor::empty({kernels::NormRopeBackward<float>::kBlocks, 2, shape.head_dim}, rstd.dtype(),
+                                x.device());
+    }
+    launch(x, [&]<class T>(auto on) {
+      kernels::run(on, kernels::NormRopeBackward<T>{
+                           .dx = dx.data<T>(), .dq_weight = dqw.data_or_null<Acc<T>>(),
+                           .dk_weight = dkw.data_or_null<Acc<T>>(), .dy = dy.data<T>(), .x = x.data<T>(),
+                           .q_weight = qw.data_or_null<T>(), .k_weight = kw.data_or_null<T>(),
+                           .rstd = rstd.data_or_null<Acc<T>>(), .cos = rope.cos.data<Acc<T>>(),
+                           .sin = rope.sin.data<Acc<T>>(), .workspace = workspace.data_or_null<Acc<T>>(),
+                           .tokens = x.rows(), .seq = shape.seq, .heads = shape.heads,
+                           .kv_heads = shape.kv_heads, .head_dim = shape.head_dim,
+                           .rotary_dim = rope.rotary_dim});
+    });
+    if (!norm) return {dx};
+    return {dx, dqw, dkw};
+  });
+}
+
+}  // namespace switchyard

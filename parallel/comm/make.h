@@ -10,9 +10,12 @@ namespace switchyard {
 
 struct CommOptions {
   double timeout_seconds = 300;  // the deadline of every wait
+  int64_t max_message_bytes =
+      int64_t{1} << 30;  // longer messages travel in pieces: counts of MPI are 31 bits. Tests lower it
 };
 
-// What the launcher's environment says, before anything is initialised (Open MPI, Slurm, PMI, torchrun names).
+// What the launcher's environment says, before anything is initialised (Open MPI, Slurm, PMI, torchrun
+// names).
 struct LaunchInfo {
   int world_size = 1, rank = 0;
   int local_size = 1, local_rank = 0;
@@ -23,21 +26,22 @@ LaunchInfo launch_info();
 // A group of one: every collective is the identity.
 Group make_self();
 
-// World of this process: self without a launcher; MPI under one. Error{kUsage} if the launcher says more than one process and
-// MPI says one, or the program was built without MPI. Initialises MPI (THREAD_MULTIPLE is not needed: one
-// thread at a time calls).
+// World of this process: self without a launcher; MPI under one. Error{kUsage} if the launcher says more than
+// one process and MPI says one, or the program was built without MPI. Initialises MPI (THREAD_MULTIPLE is not
+// needed: one thread at a time calls).
 Group make_world(const CommOptions&);
 
 // NCCL twin of an existing host group with the same ranks and order; Error{kUsage} if built without NCCL.
 Group make_nccl(const Group& host, const CommOptions&);
 
-// Leaves MPI if make_world entered it; returns within about two seconds even when the launcher is going away (SIGTERM to mpirun).
+// Leaves MPI if make_world entered it; returns within about two seconds even when the launcher is going away
+// (SIGTERM to mpirun).
 void finalize_world() noexcept;
 // Ends all processes of the job at once with this exit code. Prints nothing itself.
 [[noreturn]] void abort_world(int exit_code) noexcept;
 
-// Runs body(group) on `ranks` threads, each a rank of one in-memory world. The first failure releases the others and is
-// rethrown here. For tests, benchmarks, and several ranks on one GPU.
+// Runs body(group) on `ranks` threads, each a rank of one in-memory world. The first failure releases the
+// others and is rethrown here. For tests, benchmarks, and several ranks on one GPU.
 void run_ranks(int ranks, const std::function<void(Group)>& body, const CommOptions& = {});
 
 }  // namespace switchyard

@@ -1,0 +1,130 @@
+#include "kernels/matmul.h"
+
+#include <omp.h>
+
+#include <thread>
+
+#include "tests/kernels/values.h"
+
+namespace switchyard::kernels {
+namespace {
+
+struct Shape {
+  int64_t m = 0, n = 0, k = 0;
+  bool transpose_a = false, transpose_b = false, accumulate = false;
+  int64_t lda = 0, ldb = 0, ldc = 0;
+};
+
+// Owns the three matrices of a product whose sizes and strides are given.
+template <class T, class C>
+struct Case {
+  Matmul<T, C> p;
+  std::vector<T> a, b;
+  std::vector<C> c;
+
+  explicit Case(const Shape& s)
+      : p{nullptr,       nullptr,       nullptr,      s.m,   s.n,   s.k,
+          s.transpose_a, s.transpose_b, s.accumulate, s.lda, s.ldb, s.ldc} {
+    a = random_values<T>(p.transpose_a ? p.k * lda() : p.m * lda(), 1);
+    b = random_values<T>(p.transpose_b ? p.n * ldb() : p.k * ldb(), 2);
+    c = random_values<C>(p.m * ldc(), 3);
+    p.a = a.data();
+    p.b = b.data();
+    p.c = c.data();
+  }
+  int64_t lda() const { return p.lda > 0 ? p.lda : p.transpose_a ? p.m : p.k; }
+  int64_t ldb() const { return p.ldb > 0 ? p.ldb : p.transpose_b ? p.k : p.n; }
+  int64_t ldc() const { return p.ldc > 0 ? p.ldc : p.n; }
+
+  // What c must hold after the run, the gaps between its rows included.
+  std::vector<double> expected() const {
+    std::vector<double> result(c.size());
+    for (size_t i = 0; i < c.size(); ++i) result[i] = to_double(c[i]);
+    for (int64_t i = 0; i < p.m; ++i)
+      for (int64_t j = 0; j < p.n; ++j) {
+        double sum = p.accumulate ? result[i * ldc() + j] : 0;
+        for (int64_t l = 0; l < p.k; ++l)
+          sum += to_double(a[p.transpose_a ? l * lda() + i : i * lda() + l]) *
+                 to_double(b[p.transpose_b ? j * ldb() + l : l * ldb() + j]);
+        result[i * ldc() + j] = sum;
+      }
+    return result;
+  }
+  void expect_right() {
+    const std::vector<double> right = expected();
+    run(Cpu{}, p);
+    expect_close(c, right);
+  }
+};
+
+template <class Types>
+class MatmulTest : public ::testing::Test {};
+using Cases = ::testing::Types<Case<float, float>, Case<BF16, BF16>, Case<BF16, float>, Case<double, double>>;
+TYPED_TEST_SUITE(MatmulTest, Cases);
+
+TYPED_TEST(MatmulTest, EveryTransposeOfOddSizes) {
+  for (int flags = 0; flags < 8; ++flags) {
+    Shape shape{.m = 37, .n = 53, .k = 29};
+    shape.transpose_a = flags & 1;
+    shape.transpose_b = flags & 2;
+    shape.accumulate = flags & 4;
+    TypeParam(shape).expect_right();
+  }
+}
+
+TYPED_TEST(MatmulTest, RowsFurtherApartThanTheirLength) {
+  for (int flags = 0; flags < 4; ++flags) {
+    Shape shape{.m = 9, .n = 11, .k = 13, .lda = 17, .ldb = 19, .ldc = 23};
+    shape.transpose_a = flags & 1;
+    shape.transpose_b = flags & 2;
+    TypeParam(shape).expect_right();
+  }
+}
+
+TYPED_TEST(MatmulTest, LargerThanEveryInternalBlock) {
+  for (bool accumulate : {false, true}) {
+    TypeParam({.m = 259, .n = 517, .k = 11, .accumulate = accumulate}).expect_right();
+    TypeParam({.m = 3, .n = 5, .k = 2051, .accumulate = accumulate}).expect_right();
+  }
+}
+
+TYPED_TEST(MatmulTest, OneRowAndOneColumn) {
+  TypeParam({.m = 1, .n = 33, .k = 65, .transpose_b = true}).expect_right();
+  TypeParam({.m = 33, .n = 1, .k = 65}).expect_right();
+}
+
+TYPED_TEST(MatmulTest, NoRowsOrColumnsLeaveTheResultAlone) {
+  TypeParam({.m = 0, .n = 3, .k = 4}).expect_right();
+  TypeParam({.m = 3, .n = 0, .k = 4}).expect_right();
+}
+
+TYPED_TEST(MatmulTest, AnEmptySumIsZero) {
+  TypeParam({.m = 3, .n = 2, .k = 0, .ldc = 5}).expect_right();
+  TypeParam({.m = 3, .n = 2, .k = 0, .accumulate = true}).expect_right();
+}
+
+TYPED_TEST(MatmulTest, ARepeatedRunGivesTheSameBits) {
+  TypeParam first({.m = 130, .n = 70, .k = 90}), second = first;
+  second.p.a = second.a.data();
+  second.p.b = second.b.data();
+  second.p.c = second.c.data();
+  run(Cpu{}, first.p);
+  run(Cpu{}, second.p);
+  EXPECT_TRUE(same_bits(first.c, second.c));
+}
+
+TYPED_TEST(MatmulTest, SeveralThreadsAtOnce) {
+  std::vector<TypeParam> cases;
+  for (int64_t i = 0; i < 4; ++i) cases.emplace_back(Shape{.m = 40 + i, .n = 30, .k = 20 + i});
+  std::vector<std::thread> threads;
+  for (auto& one : cases)
+    threads.emplace_back([&one] {
+      omp_set_num_threads(1);
+      for (int repeat = 0; repeat < 20; ++repeat) run(Cpu{}, one.p);
+    });
+  for (auto& thread : threads) thread.join();
+  for (const auto& one : cases) expect_close(one.c, one.expected());
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

@@ -8,7 +8,8 @@ namespace switchyard::cuda_api {
 void* allocate(int64_t bytes);          // null: out of memory
 void release(void* data) noexcept;
 void* current_stream();
-void copy(void* dst, const void* src, int64_t bytes, bool to_host);
+// Host memory on either side: waits until the copy is done.
+void copy(void* dst, bool dst_is_host, const void* src, bool src_is_host, int64_t bytes);
 void upload(void* dst, const void* src, int64_t bytes);
 void fill_zero(void* dst, int64_t bytes);
 

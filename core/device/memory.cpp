@@ -134,7 +134,7 @@ void copy_bytes(void* dst, Device dst_device, const void* src, Device src_device
   if (dst_device == Device::kCpu && src_device == Device::kCpu) {
     std::memcpy(dst, src, bytes);
   } else {
-    cuda_api::copy(dst, src, bytes, dst_device == Device::kCpu);
+    cuda_api::copy(dst, dst_device == Device::kCpu, src, src_device == Device::kCpu, bytes);
   }
 }
 

@@ -21,7 +21,7 @@ namespace cuda_api {
 void* allocate(int64_t) { no_cuda(); }
 void release(void*) noexcept {}
 void* current_stream() { no_cuda(); }
-void copy(void*, const void*, int64_t, bool) { no_cuda(); }
+void copy(void*, bool, const void*, bool, int64_t) { no_cuda(); }
 void upload(void*, const void*, int64_t) { no_cuda(); }
 void fill_zero(void*, int64_t) { no_cuda(); }
 }  // namespace cuda_api

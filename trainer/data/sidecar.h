@@ -1,0 +1,25 @@
+// PREFIX.json: what Megatron's two files do not say about a token file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+
+struct Sidecar {
+  std::string tokenizer;  // "byte", or the name of the file beside this one that holds it
+  uint64_t tokenizer_fingerprint = 0;
+  int64_t vocab_size = 0;
+  int64_t documents = 0;
+  int64_t tokens = 0;
+  int64_t text_bytes = 0;  // of the text; ends of documents have none
+  uint64_t bin_xxh64 = 0, idx_xxh64 = 0;
+  std::vector<std::string> sources = {};  // the inputs as they were named
+};
+
+std::string to_json(const Sidecar& sidecar);
+// Fault::kData naming `path` where the text is no such JSON.
+Sidecar parse_sidecar(const std::string& path, const std::string& text);
+
+}  // namespace switchyard

@@ -1,0 +1,95 @@
+// A tokenised data set: Megatron's PREFIX.bin (tokens) and PREFIX.idx (documents), and our PREFIX.json beside
+// them.
+//
+//   .idx, little-endian and unaligned:  "MMIDIDX\0\0" | u64 version 1 | u8 type | u64 sequences | u64 bounds
+//   |
+//        i32 length[sequences] | i64 byte_offset[sequences] | i64 bound[bounds] | optional i8 mode[sequences]
+//   bound[] starts with 0 and counts sequences: document d is the sequences bound[d] .. bound[d + 1] - 1.
+//
+// A reader trusts no number in these files before it is checked against their sizes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trainer/data/sidecar.h"
+#include "trainer/files.h"
+#include "trainer/hash.h"
+
+namespace switchyard {
+
+// Megatron's codes.
+enum class TokenType : uint8_t { kU8 = 1, kI8 = 2, kI16 = 3, kI32 = 4, kI64 = 5, kU16 = 8 };
+
+int64_t size_of(TokenType type);
+const char* name_of(TokenType type);
+TokenType token_type_for(int64_t vocab_size);  // u16 below 65500 tokens, else i32, as Megatron chooses
+
+class TokenFile {
+ public:
+  // `prefix` may carry the ending .bin or .idx. Fault::kData where a file is missing or damaged.
+  static TokenFile open(const std::string& prefix);
+
+  const std::string& prefix() const { return prefix_; }
+  TokenType type() const { return type_; }
+  int64_t tokens() const { return tokens_; }
+  int64_t sequences() const { return sequences_; }
+  int64_t documents() const { return documents_; }
+  const std::optional<Sidecar>& sidecar() const { return sidecar_; }
+
+  // Tokens begin .. begin + count - 1 of the data set as a ring: position p is token p mod tokens().
+  void read(int64_t begin, int64_t count, int32_t* out) const;
+
+  int64_t document_of(int64_t position) const;     // 0 <= position < tokens()
+  int64_t document_begin(int64_t document) const;  // first position; document_begin(documents()) == tokens()
+
+  int64_t max_token()
+      const;  // the largest id in the file; a negative id counts as larger than any. Reads it all
+  // Fault::kData with position and value where an id is not in [0, vocab_size). Reads it all.
+  void check_vocabulary(int64_t vocab_size) const;
+  void check_checksums() const;  // against the sidecar, where there is one. Reads it all
+  // Tells this data set from others without reading it all: the whole index, the size and both ends of the
+  // tokens.
+  uint64_t fingerprint() const;
+
+ private:
+  void parse_index();
+  void check_sequences(int64_t lengths_at) const;
+  void check_documents() const;
+  void read_sidecar();
+  int64_t load_int64(int64_t at) const;  // from the index
+
+  std::string prefix_;
+  MappedFile bin_, idx_;
+  TokenType type_ = TokenType::kU16;
+  int64_t tokens_ = 0, sequences_ = 0, documents_ = 0;
+  int64_t offsets_at_ = 0, bounds_at_ = 0;  // bytes into idx_
+  std::optional<Sidecar> sidecar_;
+};
+
+// Writes the three files. They get their names in finish(); before it nothing is left behind on failure.
+class TokenFileWriter {
+ public:
+  TokenFileWriter(const std::string& prefix, TokenType type);
+
+  void add_document(const int32_t* tokens, int64_t count);
+  int64_t tokens() const { return tokens_; }
+  int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
+  // Fills in the sidecar's counts and checksums.
+  void finish(Sidecar sidecar);
+
+ private:
+  std::string index() const;  // the bytes of the .idx
+
+  std::string prefix_;
+  TokenType type_;
+  AtomicFile bin_;
+  Xxh64 bin_hash_;
+  int64_t tokens_ = 0;
+  std::vector<int32_t> lengths_;
+  std::vector<int64_t> bounds_{0};
+};
+
+}  // namespace switchyard

@@ -16,7 +16,7 @@ struct AttentionShape {
   int64_t batch, seq;                // tokens = batch * seq, sequence after sequence
   int64_t heads, kv_heads, head_dim;
   float scale;                       // 1 / sqrt(head_dim)
-  int64_t row() const { return (heads + 2 * kv_heads) * head_dim; }
+  constexpr int64_t row() const { return (heads + 2 * kv_heads) * head_dim; }
 };
 
 template <class T>

@@ -24,4 +24,10 @@ void launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   CUDA_CHECK(cudaGetLastError());
 }
 
+// The block's dynamic shared memory, aligned as the 128-byte swizzle of the tensor cores wants it.
+__device__ inline unsigned char* dynamic_shared() {
+  extern __shared__ __align__(1024) unsigned char buffer[];
+  return buffer;
+}
+
 }  // namespace switchyard::kernels

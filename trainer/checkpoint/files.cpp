@@ -1,0 +1,184 @@
+#include "trainer/checkpoint/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace switchyard {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr size_t kMaxShownName = 160;
+
+bool is_resource_error(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO || error == ENOMEM ||
+         error == EMFILE || error == ENFILE;
+}
+
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+void fail_reading(const fs::path& path, int error) {
+  fail(is_resource_error(error) ? Fault::kResource : Fault::kData, path.string(),
+       ": cannot be read: ", std::strerror(error));
+}
+
+void fail_writing(const fs::path& path, int error) {
+  fail(is_resource_error(error) ? Fault::kResource : Fault::kUsage, path.string(),
+       ": cannot be written: ", std::strerror(error));
+}
+
+std::string shown(std::string_view name) {
+  std::string out = "\"";
+  for (const char c : name.substr(0, kMaxShownName)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\x%02x", byte);
+      out += escape;
+    } else {
+      out += c;
+    }
+  }
+  return out + (name.size() > kMaxShownName ? "...\"" : "\"");
+}
+
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
+         name.find('\0') == name.npos;
+}
+
+MappedFile::MappedFile(const fs::path& path) : path_(path) {
+  // O_NONBLOCK: opening a FIFO must not wait for a writer.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);
+  if (file.get() < 0) fail_reading(path, errno);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) fail_reading(path, errno);
+  if (!S_ISREG(status.st_mode)) fail(Fault::kData, path.string(), ": is not a regular file");
+  if (status.st_size == 0) return;
+  const auto size = static_cast<size_t>(status.st_size);
+  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (address == MAP_FAILED) fail_reading(path, errno);
+  bytes_ = {static_cast<const char*>(address), size};
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+}
+
+uint64_t xxh3_of(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
+std::string hex_of(uint64_t value) {
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(value));
+  return digits;
+}
+
+struct OutputFile::Hash {
+  Hash() : state(XXH3_createState()) {
+    if (state == nullptr) fail(Fault::kResource, "out of memory");
+    XXH3_64bits_reset(state);
+  }
+  ~Hash() { XXH3_freeState(state); }
+  Hash(const Hash&) = delete;
+  Hash& operator=(const Hash&) = delete;
+  XXH3_state_t* state;
+};
+
+OutputFile::OutputFile(const fs::path& path)
+    : path_(path), temporary_(path.parent_path() / concat(".", path.filename().string(), ".tmp")) {
+  hash_ = std::make_unique<Hash>();
+  buffer_.reserve(kBufferBytes);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_writing(path_, errno);
+}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ < 0) return;
+  ::close(descriptor_);
+  ::unlink(temporary_.c_str());
+}
+
+void OutputFile::write(const void* bytes, size_t size) {
+  const char* next = static_cast<const char*>(bytes);
+  sum_.bytes += static_cast<int64_t>(size);
+  while (size > 0) {
+    const size_t part = std::min(size, kBufferBytes - buffer_.size());
+    buffer_.append(next, part);
+    next += part;
+    size -= part;
+    if (buffer_.size() == kBufferBytes) flush();
+  }
+}
+
+void OutputFile::flush() {
+  XXH3_64bits_update(hash_->state, buffer_.data(), buffer_.size());
+  for (size_t done = 0; done < buffer_.size();) {
+    const ssize_t n = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
+    if (n < 0 && errno != EINTR) fail_writing(path_, errno);
+    if (n > 0) done += static_cast<size_t>(n);
+  }
+  buffer_.clear();
+}
+
+FileSum OutputFile::commit() {
+  flush();
+  if (::fsync(descriptor_) != 0) fail_writing(path_, errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_writing(path_, errno);
+  const int closed = ::close(descriptor_);
+  descriptor_ = -1;
+  if (closed != 0) fail_writing(path_, errno);
+  sum_.xxh3 = XXH3_64bits_digest(hash_->state);
+  return sum_;
+}
+
+FileSum write_file(const fs::path& path, std::string_view text) {
+  OutputFile file(path);
+  file.write(text);
+  return file.commit();
+}
+
+std::string read_file(const fs::path& path, int64_t limit) {
+  const MappedFile file(path);
+  if (static_cast<int64_t>(file.bytes().size()) > limit)
+    fail(Fault::kData, path.string(), ": ", file.bytes().size(), " bytes, at most ", limit, " are allowed");
+  return std::string(file.bytes());
+}
+
+void make_directories(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail_writing(path, error.value());
+  if (!fs::is_directory(path, error)) fail_writing(path, ENOTDIR);
+}
+
+void sync_directory(const fs::path& path) {
+  const Descriptor directory(path.empty() ? fs::path(".") : path, O_RDONLY | O_DIRECTORY);
+  // Some file systems cannot sync a directory (EINVAL); their renames are as durable as they get.
+  if (directory.get() < 0 || (::fsync(directory.get()) != 0 && errno != EINVAL)) fail_writing(path, errno);
+}
+
+void rename_path(const fs::path& from, const fs::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_writing(to, errno);
+}
+
+}  // namespace switchyard

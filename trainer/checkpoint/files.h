@@ -1,0 +1,86 @@
+// Files that are read by mapping and written so that a reader sees the whole file or none of it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "kernels/check.h"
+
+namespace switchyard {
+
+namespace fs = std::filesystem;
+
+// Throws the Error of a failed system call: kResource where the machine is at fault (disk full, quota, file
+// size limit, I/O error), kData where reading failed, kUsage where the path cannot be written.
+[[noreturn]] void fail_reading(const fs::path& path, int error);
+[[noreturn]] void fail_writing(const fs::path& path, int error);
+
+// A name from a file, fit for a one-line message: quoted, control characters escaped, long ones cut.
+std::string shown(std::string_view name);
+
+// True for a name that stays in its directory: no '/', no NUL, not "", "." or "..".
+bool is_plain_file_name(std::string_view name);
+
+// A regular file mapped read-only. Anything else at `path` is Error{kData}.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::string_view bytes() const { return bytes_; }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  std::string_view bytes_;
+};
+
+struct FileSum {
+  int64_t bytes = 0;
+  uint64_t xxh3 = 0;  // XXH3-64 of the contents
+  bool operator==(const FileSum&) const = default;
+};
+
+uint64_t xxh3_of(std::string_view bytes);
+std::string hex_of(uint64_t value);  // 16 digits
+
+// Collects a file beside `path` as ".NAME.tmp"; commit() syncs it and gives it its name. Without commit()
+// nothing is left.
+class OutputFile {
+ public:
+  explicit OutputFile(const fs::path& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(const void* bytes, size_t size);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  int64_t size() const { return sum_.bytes; }
+  FileSum commit();
+
+ private:
+  void flush();
+
+  struct Hash;
+  fs::path path_, temporary_;
+  int descriptor_ = -1;
+  std::string buffer_;
+  std::unique_ptr<Hash> hash_;
+  FileSum sum_;
+};
+
+FileSum write_file(const fs::path& path, std::string_view text);
+
+// The whole file as text; more than `limit` bytes is Error{kData}.
+std::string read_file(const fs::path& path, int64_t limit = int64_t{1} << 30);
+
+void make_directories(const fs::path& path);
+void sync_directory(const fs::path& path);
+void rename_path(const fs::path& from, const fs::path& to);
+
+}  // namespace switchyard

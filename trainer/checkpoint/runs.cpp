@@ -1,0 +1,123 @@
+#include "trainer/checkpoint/runs.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+
+namespace switchyard {
+namespace {
+
+constexpr char kLatest[] = "LATEST";
+constexpr std::string_view kPrefix = "step_";
+
+std::string step_name(int64_t step) {
+  char name[32];
+  std::snprintf(name, sizeof name, "step_%08lld", static_cast<long long>(step));
+  return name;
+}
+
+// The step that `name` is the directory of: step_name() of it and nothing else.
+std::optional<int64_t> step_of(const std::string& name) {
+  if (!name.starts_with(kPrefix)) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+  if (error != std::errc() || stop != end || step < 0 || step_name(step) != name) return std::nullopt;
+  return step;
+}
+
+std::vector<std::string> entries_of(const fs::path& directory) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
+    names.push_back(it->path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Renamed first, so that an interrupted removal leaves no half of a checkpoint under its name.
+void remove_checkpoint(const fs::path& path) {
+  const fs::path hidden = path.parent_path() / concat(".", path.filename().string(), ".old.tmp");
+  std::error_code ignored;
+  fs::remove_all(hidden, ignored);
+  fs::rename(path, hidden, ignored);
+  fs::remove_all(hidden, ignored);
+}
+
+void warn_of_latest(const fs::path& checkpoints, const std::string& newest, const Warn& warn) {
+  const fs::path path = checkpoints / kLatest;
+  std::error_code ignored;
+  std::string said = "nothing (it is missing)";
+  if (fs::is_regular_file(path, ignored)) {
+    const std::string text = MappedFile(path).bytes().size() < 256 ? read_file(path) : "too much";
+    said = shown(text.substr(0, text.find('\n')));
+    if (said == shown(newest)) return;
+  }
+  warn(concat(path.string(), ": names ", said, ", the newest checkpoint is ", newest));
+}
+
+bool is_checkpoint(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path / kManifestName, ignored);
+}
+
+}  // namespace
+
+fs::path step_directory(const fs::path& checkpoints, int64_t step) { return checkpoints / step_name(step); }
+
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last) {
+  write_file(checkpoints / kLatest, step_name(step) + "\n");
+  sync_directory(checkpoints);
+  if (keep_last <= 0) return;
+  int64_t kept = 0;
+  for (const int64_t other : list_steps(checkpoints))
+    if (other <= step && ++kept > keep_last) remove_checkpoint(step_directory(checkpoints, other));
+}
+
+std::vector<int64_t> list_steps(const fs::path& checkpoints) {
+  std::vector<int64_t> steps;
+  std::error_code ignored;
+  for (const std::string& name : entries_of(checkpoints))
+    if (const auto step = step_of(name); step && fs::is_directory(checkpoints / name, ignored))
+      steps.push_back(*step);
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn, Verify verify) {
+  const std::vector<int64_t> steps = list_steps(checkpoints);
+  for (const int64_t step : steps) {
+    const fs::path path = step_directory(checkpoints, step);
+    try {
+      const CheckpointReader reader(path, verify);
+      if (reader.step() != step)
+        fail(Fault::kData, path.string(), ": its manifest is that of step ", reader.step());
+      warn_of_latest(checkpoints, step_name(step), warn);
+      return path;
+    } catch (const Error& error) {
+      if (error.fault() != Fault::kData) throw;
+      warn(concat("checkpoint ", path.string(), " is not used: ", error.what()));
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  fail(Fault::kData, checkpoints.string(), ": none of its ", steps.size(), " checkpoints is intact");
+}
+
+fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored))
+    fail(Fault::kData, path.string(), ": no such checkpoint or run directory");
+  if (is_checkpoint(path)) return path;
+  for (const fs::path& checkpoints : {path / "checkpoints", path})
+    if (const auto newest = find_newest(checkpoints, warn, Verify::kOnRead)) return *newest;
+  fail(Fault::kData, path.string(), ": holds no checkpoint (", kManifestName, " is missing)");
+}
+
+void remove_leftovers(const fs::path& checkpoints) {
+  std::error_code ignored;
+  for (const std::string& name : entries_of(checkpoints))
+    if (name.ends_with(".tmp") && (name.starts_with(".step_") || name == ".LATEST.tmp"))
+      fs::remove_all(checkpoints / name, ignored);
+}
+
+}  // namespace switchyard

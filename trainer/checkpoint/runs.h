@@ -1,0 +1,32 @@
+// The checkpoints of a run: CHECKPOINTS/step_00000100/, CHECKPOINTS/LATEST.
+#pragma once
+
+#include "trainer/checkpoint/store.h"
+
+namespace switchyard {
+
+fs::path step_directory(const fs::path& checkpoints, int64_t step);
+
+// After finish(): points LATEST at `step` and, where keep_last > 0, removes all but the keep_last newest
+// checkpoints up to that step. Nothing but step_* directories of lower steps is removed.
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last);
+
+// Steps that have a directory, newest first, intact or not.
+std::vector<int64_t> list_steps(const fs::path& checkpoints);
+
+using Warn = std::function<void(const std::string& message)>;
+
+// The newest intact checkpoint, found by looking at every step_* directory; a damaged or incomplete one that
+// is newer is named through `warn`, and so is a LATEST that says otherwise. Nothing: there is none at all.
+// None intact though some exist: Error{kData}. kAll reads every file, kOnRead the manifest and the files'
+// sizes.
+std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn,
+                                    Verify verify = Verify::kAll);
+
+// A checkpoint's directory as it is, a run's directory (or its checkpoints/) as its newest checkpoint.
+fs::path resolve_checkpoint(const fs::path& path, const Warn& warn);
+
+// Removes what writers that were interrupted left behind. For the one process that is about to write here.
+void remove_leftovers(const fs::path& checkpoints);
+
+}  // namespace switchyard

@@ -1,0 +1,236 @@
+#include "trainer/checkpoint/store.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <utility>
+
+namespace switchyard {
+namespace {
+
+std::string shard_name(const std::string& kind, int rank, int world) {
+  char suffix[64];
+  std::snprintf(suffix, sizeof suffix, "-%05d-of-%05d.safetensors", rank, world);
+  return kind + suffix;
+}
+
+TensorSource source_of(const NamedTensor& tensor) {
+  const int64_t count = element_count(tensor.shape);
+  CHECK(count >= 0 && (count == 0 || tensor.data != nullptr), tensor.name);
+  return {.name = tensor.name,
+          .dtype = file_dtype(tensor.dtype),
+          .shape = tensor.shape,
+          .produce = [data = tensor.data, bytes = static_cast<size_t>(count * size_of(tensor.dtype))](
+                         const Emit& emit) { emit(data, bytes); }};
+}
+
+// The parents of `path` that make_directories() would have to make, innermost first.
+std::vector<fs::path> missing_parents(const fs::path& path) {
+  std::vector<fs::path> missing;
+  std::error_code ignored;
+  for (fs::path parent = path.parent_path(); !parent.empty() && !fs::exists(parent, ignored);
+       parent = parent.parent_path())
+    missing.push_back(parent);
+  return missing;
+}
+
+// "a/b/" -> "a/b", so that filename() is b.
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.filename().empty() ? normal.parent_path() : normal;
+}
+
+}  // namespace
+
+CheckpointWriter::CheckpointWriter(fs::path directory, int64_t step, int rank, int world)
+    : directory_(without_trailing_slash(directory)),
+      temporary_(directory_.parent_path() / concat(".", directory_.filename().string(), ".tmp")),
+      step_(step),
+      rank_(rank),
+      world_(world),
+      made_parents_(missing_parents(temporary_)) {
+  make_directories(temporary_);
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  // With several ranks others may still be writing here; a later start cleans up (remove_leftovers).
+  if (finished_ || world_ > 1) return;
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+  for (const fs::path& parent : made_parents_) ::rmdir(parent.c_str());
+}
+
+std::string CheckpointWriter::write_shard(const std::string& kind, std::span<const NamedTensor> tensors) {
+  std::vector<TensorSource> sources;
+  sources.reserve(tensors.size());
+  for (const NamedTensor& tensor : tensors) sources.push_back(source_of(tensor));
+  return write_shard(kind, std::move(sources));
+}
+
+std::string CheckpointWriter::write_shard(const std::string& kind, std::vector<TensorSource> tensors) {
+  if (tensors.empty()) return "";
+  const std::string name = shard_name(kind, rank_, world_);
+  const FileSum sum = write_safetensors(temporary_ / name, tensors);
+  return shard_text(name, sum, tensors);
+}
+
+void CheckpointWriter::finish(std::span<const std::string> shards,
+                              const std::map<std::string, std::string>& texts) {
+  Manifest manifest;
+  manifest.step = step_;
+  for (const std::string& shard : shards)
+    if (!shard.empty()) add_shard(manifest, shard);
+  for (const auto& [name, text] : texts) {
+    CHECK(is_plain_file_name(name) && name != kManifestName, name);
+    CHECK(manifest.files.emplace(name, write_file(temporary_ / name, text)).second, name,
+          " was written twice");
+  }
+  remove_strangers(manifest);
+  write_file(temporary_ / kManifestName, to_text(manifest));
+  sync_directory(temporary_);
+
+  std::error_code error;
+  const fs::path old = directory_.parent_path() / concat(".", directory_.filename().string(), ".old.tmp");
+  fs::remove_all(old, error);
+  if (fs::exists(fs::symlink_status(directory_, error))) rename_path(directory_, old);
+  rename_path(temporary_, directory_);
+  finished_ = true;
+  sync_directory(directory_.parent_path());
+  fs::remove_all(old, error);
+}
+
+// What an earlier, interrupted attempt at this step left.
+void CheckpointWriter::remove_strangers(const Manifest& manifest) const {
+  std::vector<fs::path> strangers;
+  for (const auto& entry : fs::directory_iterator(temporary_))
+    if (!manifest.files.contains(entry.path().filename().string())) strangers.push_back(entry.path());
+  std::error_code ignored;
+  for (const fs::path& path : strangers) fs::remove_all(path, ignored);
+}
+
+CheckpointReader::CheckpointReader(fs::path directory, Verify verify) : directory_(std::move(directory)) {
+  const fs::path path = directory_ / kManifestName;
+  std::error_code error;
+  if (!fs::is_directory(directory_, error)) fail(Fault::kData, directory_.string(), ": no such directory");
+  if (!fs::exists(path, error))
+    fail(Fault::kData, path.string(), ": missing, so this is no complete checkpoint");
+  manifest_ = manifest_from_text(read_file(path), path);
+  check_directory();
+  if (verify == Verify::kAll) verify_all();
+}
+
+void CheckpointReader::check_directory() const {
+  for (const auto& [name, sum] : manifest_.files) {
+    const fs::path path = directory_ / name;
+    std::error_code error;
+    if (!fs::is_regular_file(path, error))
+      fail(Fault::kData, path.string(), ": missing, the manifest lists it");
+    const auto size = static_cast<int64_t>(fs::file_size(path, error));
+    if (size != sum.bytes)
+      fail(Fault::kData, path.string(), ": damaged (", size, " bytes, the manifest says ", sum.bytes, ")");
+  }
+  std::error_code error;
+  for (fs::directory_iterator it(directory_, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    if (name != kManifestName && !manifest_.files.contains(name))
+      fail(Fault::kData, it->path().string(), ": the manifest does not list this file");
+  }
+  if (error) fail_reading(directory_, error.value());
+}
+
+void CheckpointReader::verify_file(const std::string& name, std::string_view bytes) {
+  if (verified_.contains(name)) return;
+  const FileSum found{static_cast<int64_t>(bytes.size()), xxh3_of(bytes)};
+  if (found != manifest_.files.at(name))
+    fail(Fault::kData, (directory_ / name).string(), ": damaged (its checksum does not match)");
+  verified_.insert(name);
+}
+
+std::string CheckpointReader::text(const std::string& name) {
+  if (!has_text(name)) fail(Fault::kData, (directory_ / name).string(), ": missing");
+  std::string contents = read_file(directory_ / name);
+  verify_file(name, contents);
+  return contents;
+}
+
+std::vector<std::string> CheckpointReader::names(std::string_view prefix) const {
+  std::vector<std::string> found;
+  for (const auto& [name, entry] : manifest_.tensors)
+    if (name.starts_with(prefix)) found.push_back(name);
+  return found;
+}
+
+const TensorEntry& CheckpointReader::entry(const std::string& name) const {
+  const auto found = manifest_.tensors.find(name);
+  if (found == manifest_.tensors.end())
+    fail(Fault::kData, directory_.string(), ": the checkpoint has no tensor ", shown(name));
+  return found->second;
+}
+
+const SafetensorsFile& CheckpointReader::shard(const std::string& name) {
+  auto& file = shards_[name];
+  if (file == nullptr) {
+    auto opened = std::make_unique<SafetensorsFile>(directory_ / name);
+    verify_file(name, opened->bytes());
+    check_shard(name, *opened);
+    file = std::move(opened);
+  }
+  return *file;
+}
+
+// The shard's own header and the manifest agree.
+void CheckpointReader::check_shard(const std::string& name, const SafetensorsFile& file) const {
+  size_t listed = 0;
+  for (const auto& [tensor, entry] : manifest_.tensors) {
+    if (entry.file != name) continue;
+    ++listed;
+    const auto found = file.tensors().find(tensor);
+    if (found == file.tensors().end())
+      fail(Fault::kData, file.path().string(), ": has no tensor ", shown(tensor), ", the manifest lists it");
+    if (found->second.dtype != entry.dtype || found->second.shape != entry.shape)
+      fail(Fault::kData, file.path().string(), ": tensor ", shown(tensor), " is ",
+           name_of(found->second.dtype), " ", shape_text(found->second.shape), ", the manifest says ",
+           name_of(entry.dtype), " ", shape_text(entry.shape));
+  }
+  if (listed != file.tensors().size())
+    fail(Fault::kData, file.path().string(), ": has ", file.tensors().size(), " tensors, the manifest lists ",
+         listed);
+}
+
+std::string_view CheckpointReader::bytes(const std::string& name) {
+  return shard(entry(name).file).tensors().at(name).bytes;
+}
+
+void CheckpointReader::read(const std::string& name, void* dst, DType wanted) {
+  const TensorEntry& tensor = entry(name);
+  if (!is_convertible(tensor.dtype, file_dtype(wanted)))
+    fail(Fault::kData, (directory_ / tensor.file).string(), ": tensor ", shown(name), " is ",
+         name_of(tensor.dtype), ", which is not read as ", name_of(wanted));
+  convert(tensor.dtype, bytes(name).data(), file_dtype(wanted), dst, tensor.numel());
+}
+
+void CheckpointReader::read_rows(const std::string& name, int64_t first, int64_t rows, void* dst,
+                                 DType wanted) {
+  const TensorEntry& tensor = entry(name);
+  CHECK(!tensor.shape.empty() && first >= 0 && rows >= 0 && first + rows <= tensor.shape[0], name, " ",
+        shape_text(tensor.shape), ": rows ", first, " to ", first + rows);
+  if (!is_convertible(tensor.dtype, file_dtype(wanted)))
+    fail(Fault::kData, (directory_ / tensor.file).string(), ": tensor ", shown(name), " is ",
+         name_of(tensor.dtype), ", which is not read as ", name_of(wanted));
+  if (rows == 0) return;
+  const int64_t row = tensor.numel() / tensor.shape[0];
+  convert(tensor.dtype, bytes(name).data() + bytes_of(tensor.dtype, first * row), file_dtype(wanted), dst,
+          rows * row);
+}
+
+void CheckpointReader::verify_all() {
+  for (const auto& [name, sum] : manifest_.files) {
+    const bool is_shard = name.ends_with(".safetensors");
+    if (is_shard)
+      shard(name);
+    else
+      verify_file(name, MappedFile(directory_ / name).bytes());
+  }
+}
+
+}  // namespace switchyard

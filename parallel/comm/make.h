@@ -34,9 +34,11 @@ Group make_world(const CommOptions&);
 // NCCL twin of an existing host group with the same ranks and order; Error{kUsage} if built without NCCL.
 Group make_nccl(const Group& host, const CommOptions&);
 
-// Leaves MPI if make_world entered it; returns within about two seconds even when the launcher is going away
-// (SIGTERM to mpirun).
-void finalize_world() noexcept;
+// Waits for all ranks to come here, then leaves MPI if make_world entered it. When the launcher is going away
+// (SIGTERM to mpirun) leaving MPI may never return: after 1.5 s the process then ends here, with this exit
+// code and without running destructors. So this is the last thing that a program does; a rank that failed
+// calls abort_world instead.
+void finalize_world(int exit_code = 0) noexcept;
 // Ends all processes of the job at once with this exit code. Prints nothing itself.
 [[noreturn]] void abort_world(int exit_code) noexcept;
 

@@ -1,0 +1,23 @@
+#include "parallel/comm/make.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "parallel/comm/backends.h"
+
+namespace switchyard {
+
+Group make_world(const CommOptions& options) {
+  const LaunchInfo launch = launch_info();
+  return launch.world_size == 1 ? make_self() : make_mpi_world(launch, options);
+}
+
+void finalize_world(int exit_code) noexcept { finalize_mpi(exit_code); }
+
+void abort_world(int exit_code) noexcept {
+  std::fflush(nullptr);
+  abort_mpi(exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace switchyard

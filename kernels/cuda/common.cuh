@@ -87,7 +87,13 @@ __device__ void store(T* p, const Acc<T> (&in)[V]) {
 #pragma unroll
   for (int i = 0; i < V; ++i) pack.element[i] = narrow<T>(in[i]);
 #pragma unroll
-  for (int i = 0; i < Pack<T, V>::kWords; ++i) reinterpret_cast<Word*>(p)[i] = pack.word[i];
+  for (int i = 0; i < Pack<T, V>::kWords; ++i) {
+    // The intrinsic, because the compiler takes some plain 16-byte stores apart.
+    if constexpr (V > 1)
+      __stwb(reinterpret_cast<Word*>(p) + i, pack.word[i]);
+    else
+      p[i] = pack.element[i];
+  }
 }
 
 // Whether rows of `stride` elements that start at each of the pointers (null is fine) allow V-wide accesses.

@@ -22,7 +22,8 @@ class SamplerTest : public ::testing::Test {
       Row tokens(static_cast<size_t>(length));
       std::iota(tokens.begin(), tokens.end(), next);
       next += static_cast<int32_t>(length);
-      writer.add_document(tokens.data(), length);
+      writer.append(tokens);
+      writer.end_document();
     }
     writer.finish({.tokenizer = "byte", .vocab_size = 257});
     file_ = TokenFile::open(folder_ / "d");

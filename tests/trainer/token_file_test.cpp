@@ -34,8 +34,8 @@ struct Index {
 class TokenFileTest : public ::testing::Test {
  protected:
   TokenFile open(const Index& index) {
-    write_file(folder_ / "d.bin", bin_);
-    write_file(folder_ / "d.idx", index.bytes());
+    write_bytes(folder_ / "d.bin", bin_);
+    write_bytes(folder_ / "d.idx", index.bytes());
     return TokenFile::open(folder_ / "d");
   }
   void expect_damaged(const Index& index, const std::string& part) {
@@ -84,9 +84,9 @@ TEST_F(TokenFileTest, AcceptsModesAndTheEndingOfAFileName) {
 
 TEST_F(TokenFileTest, RefusesEveryTruncation) {
   const std::string whole = Index{}.bytes();
-  write_file(folder_ / "d.bin", bin_);
+  write_bytes(folder_ / "d.bin", bin_);
   for (size_t size = 0; size < whole.size(); ++size) {
-    write_file(folder_ / "d.idx", whole.substr(0, size));
+    write_bytes(folder_ / "d.idx", whole.substr(0, size));
     EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.idx"), Fault::kData) << size;
   }
 }
@@ -147,7 +147,7 @@ TEST_F(TokenFileTest, RefusesUnknownVersionsTypesAndMagic) {
   type.type = 6;
   expect_damaged(version, "version 2");
   expect_damaged(type, "token type 6");
-  write_file(folder_ / "d.idx", std::string(100, 'x'));
+  write_bytes(folder_ / "d.idx", std::string(100, 'x'));
   EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "no Megatron index"), Fault::kData);
 }
 
@@ -177,8 +177,10 @@ TEST_P(WrittenTokenFile, IsReadBack) {
   const TemporaryFolder folder;
   const std::vector<std::vector<int32_t>> documents = {{1, 2, 3}, {}, {255, 0}, {7}};
   TokenFileWriter writer(folder / "d", GetParam());
-  for (const auto& document : documents)
-    writer.add_document(document.data(), static_cast<int64_t>(document.size()));
+  for (const auto& document : documents) {
+    writer.append(document);
+    writer.end_document();
+  }
   writer.finish({.tokenizer = "byte", .vocab_size = 257, .text_bytes = 5, .sources = {"a", "b"}});
 
   const TokenFile file = TokenFile::open(folder / "d");
@@ -203,7 +205,8 @@ TEST(TokenFileWriter, LeavesNothingBehindUnlessFinished) {
   {
     TokenFileWriter writer(folder / "d", TokenType::kU16);
     const int32_t token = 1;
-    writer.add_document(&token, 1);
+    writer.append({&token, 1});
+    writer.end_document();
   }
   EXPECT_EQ(folder.entries(), 0U);
 }
@@ -213,28 +216,29 @@ class DamagedTokenFile : public ::testing::Test {
   DamagedTokenFile() {
     TokenFileWriter writer(folder_ / "d", TokenType::kU16);
     const std::vector<int32_t> tokens = {1, 2, 3};
-    writer.add_document(tokens.data(), 3);
+    writer.append(tokens);
+    writer.end_document();
     writer.finish({.tokenizer = "byte", .vocab_size = 257});
   }
   TemporaryFolder folder_;
 };
 
 TEST_F(DamagedTokenFile, IsFoundByItsChecksum) {
-  write_file(folder_ / "d.bin", bytes_of<uint16_t>({1, 2, 4}));
+  write_bytes(folder_ / "d.bin", bytes_of<uint16_t>({1, 2, 4}));
   const TokenFile file = TokenFile::open(folder_ / "d");
   EXPECT_EQ(fault_of([&] { file.check_checksums(); }, "d.bin: checksum"), Fault::kData);
 }
 
 TEST_F(DamagedTokenFile, HasAnotherFingerprint) {
   const uint64_t before = TokenFile::open(folder_ / "d").fingerprint();
-  write_file(folder_ / "d.bin", bytes_of<uint16_t>({1, 2, 4}));
+  write_bytes(folder_ / "d.bin", bytes_of<uint16_t>({1, 2, 4}));
   EXPECT_NE(TokenFile::open(folder_ / "d").fingerprint(), before);
 }
 
 TEST_F(DamagedTokenFile, IsRefusedWhereItsDescriptionIsAnothers) {
-  write_file(folder_ / "d.json", to_json(Sidecar{.tokenizer = "byte", .tokens = 4}));
+  write_bytes(folder_ / "d.json", to_json(Sidecar{.tokenizer = "byte", .tokens = 4}));
   EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.json: describes 4 tokens"), Fault::kData);
-  write_file(folder_ / "d.json", "{\"tokens\": -1}");
+  write_bytes(folder_ / "d.json", "{\"tokens\": -1}");
   EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.json"), Fault::kData);
 }
 

@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
+#include "trainer/checkpoint/files.h"
 #include "trainer/data/tokenizer.h"
-#include "trainer/files.h"
 
 namespace switchyard {
 
@@ -17,7 +17,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& text, const st
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name_or_path) {
   if (name_or_path == "byte") return std::make_unique<ByteTokenizer>();
-  return load_tokenizer_json(read_text_file(name_or_path), name_or_path);
+  return load_tokenizer_json(read_file(name_or_path), name_or_path);
 }
 
 std::unique_ptr<Tokenizer> tokenizer_of(const TokenFile& file) {

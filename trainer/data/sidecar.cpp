@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
-#include "trainer/hash.h"
+#include "trainer/checkpoint/files.h"
 
 namespace switchyard {
 namespace {
@@ -31,8 +31,8 @@ Sidecar from_json(const nlohmann::json& json) {
   sidecar.documents = count_of(json, "documents");
   sidecar.tokens = count_of(json, "tokens");
   sidecar.text_bytes = count_of(json, "text_bytes");
-  sidecar.bin_xxh64 = parse_hex(json.at("bin_xxh64").get<std::string>());
-  sidecar.idx_xxh64 = parse_hex(json.at("idx_xxh64").get<std::string>());
+  sidecar.bin_xxh3 = parse_hex(json.at("bin_xxh3").get<std::string>());
+  sidecar.idx_xxh3 = parse_hex(json.at("idx_xxh3").get<std::string>());
   sidecar.sources = json.at("sources").get<std::vector<std::string>>();
   return sidecar;
 }
@@ -48,8 +48,8 @@ std::string to_json(const Sidecar& sidecar) {
                                  {"documents", sidecar.documents},
                                  {"tokens", sidecar.tokens},
                                  {"text_bytes", sidecar.text_bytes},
-                                 {"bin_xxh64", hex_of(sidecar.bin_xxh64)},
-                                 {"idx_xxh64", hex_of(sidecar.idx_xxh64)},
+                                 {"bin_xxh3", hex_of(sidecar.bin_xxh3)},
+                                 {"idx_xxh3", hex_of(sidecar.idx_xxh3)},
                                  {"sources", sidecar.sources}};
   // A file name may be any bytes; JSON is UTF-8.
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

@@ -14,7 +14,7 @@ struct Sidecar {
   int64_t documents = 0;
   int64_t tokens = 0;
   int64_t text_bytes = 0;  // of the text; ends of documents have none
-  uint64_t bin_xxh64 = 0, idx_xxh64 = 0;
+  uint64_t bin_xxh3 = 0, idx_xxh3 = 0;
   std::vector<std::string> sources = {};  // the inputs as they were named
 };
 

@@ -15,13 +15,13 @@ namespace {
 constexpr char kMagic[] = "MMIDIDX\0";  // nine bytes with the closing zero
 constexpr int64_t kMagicBytes = 9;
 constexpr int64_t kHeaderBytes = kMagicBytes + 8 + 1 + 8 + 8;
-constexpr int64_t kScanBlock = 1 << 20;          // tokens
-constexpr int64_t kFingerprintBytes = 64 << 10;  // of either end of the tokens
+constexpr int64_t kScanBlock = 1 << 20;         // tokens
+constexpr size_t kFingerprintBytes = 64 << 10;  // of either end of the tokens
 
 template <class T>
-T load(const MappedFile& file, int64_t at) {
+T load(std::string_view bytes, int64_t at) {
   T value;
-  std::memcpy(&value, file.data() + at, sizeof(T));
+  std::memcpy(&value, bytes.data() + at, sizeof(T));
   return value;
 }
 
@@ -84,8 +84,10 @@ TokenType token_type_for(int64_t vocab_size) {
 TokenFile TokenFile::open(const std::string& prefix) {
   TokenFile file;
   file.prefix_ = strip_ending(prefix);
-  file.idx_ = MappedFile(file.prefix_ + ".idx");
-  file.bin_ = MappedFile(file.prefix_ + ".bin");
+  file.idx_file_ = std::make_unique<MappedFile>(file.prefix_ + ".idx");
+  file.bin_file_ = std::make_unique<MappedFile>(file.prefix_ + ".bin");
+  file.idx_ = file.idx_file_->bytes();
+  file.bin_ = file.bin_file_->bytes();
   file.parse_index();
   file.read_sidecar();
   return file;
@@ -96,7 +98,7 @@ int64_t TokenFile::load_int64(int64_t at) const { return load<int64_t>(idx_, at)
 // Every size is compared by division: a hostile count must not overflow the product it would be part of.
 void TokenFile::parse_index() {
   const std::string path = prefix_ + ".idx";
-  if (idx_.size() < kHeaderBytes || std::memcmp(idx_.data(), kMagic, kMagicBytes) != 0) {
+  if (std::ssize(idx_) < kHeaderBytes || std::memcmp(idx_.data(), kMagic, kMagicBytes) != 0) {
     fail(Fault::kData, path, ": is no Megatron index (byte 0)");
   }
   const auto version = load<uint64_t>(idx_, kMagicBytes);
@@ -107,7 +109,7 @@ void TokenFile::parse_index() {
   type_ = static_cast<TokenType>(code);
 
   const auto sequences = load<uint64_t>(idx_, 18), bounds = load<uint64_t>(idx_, 26);
-  const auto room = static_cast<uint64_t>(idx_.size() - kHeaderBytes);
+  const auto room = static_cast<uint64_t>(std::ssize(idx_) - kHeaderBytes);
   if (sequences > room / 12)
     fail(Fault::kData, path, ": ", sequences, " sequences at byte 18 do not fit the file");
   const uint64_t left = room - sequences * 12;
@@ -120,11 +122,11 @@ void TokenFile::parse_index() {
   documents_ = static_cast<int64_t>(bounds) - 1;
   offsets_at_ = kHeaderBytes + sequences_ * 4;
   bounds_at_ = offsets_at_ + sequences_ * 8;
-  if (bin_.size() % size_of(type_) != 0) {
-    fail(Fault::kData, prefix_, ".bin: ", bin_.size(), " bytes are no whole number of ", name_of(type_),
+  if (std::ssize(bin_) % size_of(type_) != 0) {
+    fail(Fault::kData, prefix_, ".bin: ", std::ssize(bin_), " bytes are no whole number of ", name_of(type_),
          " tokens");
   }
-  tokens_ = bin_.size() / size_of(type_);
+  tokens_ = std::ssize(bin_) / size_of(type_);
   check_sequences(kHeaderBytes);
   check_documents();
 }
@@ -141,14 +143,14 @@ void TokenFile::check_sequences(int64_t lengths_at) const {
       fail(Fault::kData, prefix_, ".idx: sequence ", i, " starts at byte ", offset, ", ", expected,
            " expected");
     }
-    if (length > (bin_.size() - expected) / width) {
+    if (length > (std::ssize(bin_) - expected) / width) {
       fail(Fault::kData, prefix_, ".idx: sequence ", i, " of ", length, " tokens at byte ", offset,
-           " ends beyond the ", bin_.size(), " bytes of the .bin");
+           " ends beyond the ", std::ssize(bin_), " bytes of the .bin");
     }
     expected += length * width;
   }
-  if (expected != bin_.size()) {
-    fail(Fault::kData, prefix_, ".bin: ", bin_.size(), " bytes, but the index describes ", expected);
+  if (expected != std::ssize(bin_)) {
+    fail(Fault::kData, prefix_, ".bin: ", std::ssize(bin_), " bytes, but the index describes ", expected);
   }
 }
 
@@ -170,7 +172,7 @@ void TokenFile::check_documents() const {
 void TokenFile::read_sidecar() {
   const std::string path = prefix_ + ".json";
   if (!std::filesystem::exists(path)) return;
-  sidecar_ = parse_sidecar(path, read_text_file(path));
+  sidecar_ = parse_sidecar(path, read_file(path));
   if (sidecar_->tokens != tokens_ || sidecar_->documents != documents_) {
     fail(Fault::kData, path, ": describes ", sidecar_->tokens, " tokens in ", sidecar_->documents,
          " documents, but the .idx has ", tokens_, " in ", documents_,
@@ -231,22 +233,21 @@ void TokenFile::check_vocabulary(int64_t vocab_size) const {
 
 void TokenFile::check_checksums() const {
   if (!sidecar_) return;
-  const auto check = [&](const char* ending, const MappedFile& file, uint64_t expected) {
-    const uint64_t found = xxh64(file.text());
+  const auto check = [&](const char* ending, std::string_view bytes, uint64_t expected) {
+    const uint64_t found = xxh3_of(bytes);
     if (found == expected) return;
     fail(Fault::kData, prefix_, ending, ": checksum ", hex_of(found), ", but ", prefix_, ".json says ",
          hex_of(expected), ": the file is damaged or from another data set");
   };
-  check(".idx", idx_, sidecar_->idx_xxh64);
-  check(".bin", bin_, sidecar_->bin_xxh64);
+  check(".idx", idx_, sidecar_->idx_xxh3);
+  check(".bin", bin_, sidecar_->bin_xxh3);
 }
 
 uint64_t TokenFile::fingerprint() const {
-  const auto end = static_cast<size_t>(std::min(kFingerprintBytes, bin_.size()));
-  const std::string_view bytes = bin_.text();
-  uint64_t hash = xxh64(idx_.text(), static_cast<uint64_t>(bin_.size()));
-  hash = xxh64(bytes.substr(0, end), hash);
-  return xxh64(bytes.substr(bytes.size() - end), hash);
+  const size_t end = std::min(kFingerprintBytes, bin_.size());
+  const std::string sums = concat(hex_of(xxh3_of(idx_)), bin_.size(), hex_of(xxh3_of(bin_.substr(0, end))),
+                                  hex_of(xxh3_of(bin_.substr(bin_.size() - end))));
+  return xxh3_of(sums);
 }
 
 }  // namespace switchyard

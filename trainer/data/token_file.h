@@ -10,13 +10,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "trainer/checkpoint/files.h"
 #include "trainer/data/sidecar.h"
-#include "trainer/files.h"
-#include "trainer/hash.h"
 
 namespace switchyard {
 
@@ -62,7 +64,8 @@ class TokenFile {
   int64_t load_int64(int64_t at) const;  // from the index
 
   std::string prefix_;
-  MappedFile bin_, idx_;
+  std::unique_ptr<const MappedFile> bin_file_, idx_file_;
+  std::string_view bin_, idx_;  // their bytes
   TokenType type_ = TokenType::kU16;
   int64_t tokens_ = 0, sequences_ = 0, documents_ = 0;
   int64_t offsets_at_ = 0, bounds_at_ = 0;  // bytes into idx_
@@ -74,20 +77,20 @@ class TokenFileWriter {
  public:
   TokenFileWriter(const std::string& prefix, TokenType type);
 
-  void add_document(const int32_t* tokens, int64_t count);
+  void append(std::span<const int32_t> tokens);  // to the document under way
+  void end_document();
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
-  // Fills in the sidecar's counts and checksums.
-  void finish(Sidecar sidecar);
+  // Fills in the sidecar's counts and checksums, and returns it.
+  Sidecar finish(Sidecar sidecar);
 
  private:
   std::string index() const;  // the bytes of the .idx
 
   std::string prefix_;
   TokenType type_;
-  AtomicFile bin_;
-  Xxh64 bin_hash_;
-  int64_t tokens_ = 0;
+  OutputFile bin_;
+  int64_t tokens_ = 0, document_tokens_ = 0;
   std::vector<int32_t> lengths_;
   std::vector<int64_t> bounds_{0};
 };

@@ -4,9 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
+#include "trainer/checkpoint/files.h"
 #include "trainer/data/utf8.h"
-#include "trainer/files.h"
-#include "trainer/hash.h"
 
 namespace switchyard {
 
@@ -16,7 +15,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   return text;
 }
 
-uint64_t Tokenizer::fingerprint() const { return xxh64(to_json()); }
+uint64_t Tokenizer::fingerprint() const { return xxh3_of(to_json()); }
 
 ByteTokenizer::ByteTokenizer() : bytes_(256, '\0') {
   for (int byte = 0; byte < 256; ++byte) bytes_[byte] = static_cast<char>(byte);

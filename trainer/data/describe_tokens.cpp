@@ -1,0 +1,48 @@
+// describe_tokens() of prepare.h.
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "trainer/data/prepare.h"
+
+namespace switchyard {
+namespace {
+
+nlohmann::ordered_json description(const TokenFile& file) {
+  nlohmann::ordered_json json = {
+      {"kind", "tokens"},        {"prefix", file.prefix()},       {"type", name_of(file.type())},
+      {"tokens", file.tokens()}, {"documents", file.documents()}, {"max_token", file.max_token()}};
+  if (file.sidecar()) {
+    const Sidecar& sidecar = *file.sidecar();
+    json["vocab_size"] = sidecar.vocab_size;
+    json["tokenizer"] = sidecar.tokenizer;
+    json["text_bytes"] = sidecar.text_bytes;
+    json["sources"] = sidecar.sources;
+  }
+  return json;
+}
+
+std::string first_tokens(const TokenFile& file) {
+  std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(16, file.tokens())));
+  file.read(0, static_cast<int64_t>(tokens.size()), tokens.data());
+  return fmt::format("{}{}", fmt::join(tokens, " "), file.tokens() > 16 ? " ..." : "");
+}
+
+}  // namespace
+
+std::string describe_tokens(const std::string& prefix, bool json) {
+  const TokenFile file = TokenFile::open(prefix);
+  file.check_checksums();
+  if (file.sidecar()) file.check_vocabulary(file.sidecar()->vocab_size);
+  const auto values = description(file);
+  if (json) return values.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  std::string text;
+  for (const auto& [key, value] : values.items()) {
+    const std::string shown = value.is_string() ? value.get<std::string>() : value.dump();
+    text += fmt::format("{:<11} {}\n", key, shown);
+  }
+  if (file.tokens() > 0) text += fmt::format("{:<11} {}\n", "starts with", first_tokens(file));
+  return text;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,89 @@
+#include "trainer/data/text_files.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "kernels/check.h"
+#include "trainer/checkpoint/files.h"
+
+namespace switchyard {
+namespace {
+
+// The ending that says what the text is: ".txt" of "a.txt.gz".
+std::string text_ending(const fs::path& path) {
+  const std::string ending = path.extension().string();
+  return ending == ".gz" || ending == ".zst" ? path.stem().extension().string() : ending;
+}
+
+bool is_text_name(const fs::path& path) {
+  const std::string ending = text_ending(path);
+  return ending == ".txt" || ending == ".md" || ending == ".jsonl";
+}
+
+void add_folder(const std::string& folder, std::vector<std::string>& files) {
+  std::vector<std::string> found;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file() && is_text_name(entry.path())) found.push_back(entry.path().string());
+  }
+  if (found.empty()) fail(Fault::kData, folder, ": has no .txt, .md or .jsonl file (plain, .gz or .zst)");
+  std::sort(found.begin(), found.end());
+  files.insert(files.end(), found.begin(), found.end());
+}
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+}  // namespace
+
+std::vector<std::string> find_text_files(const std::vector<std::string>& inputs) {
+  std::vector<std::string> files;
+  for (const std::string& input : inputs) {
+    std::error_code error;
+    const fs::file_status status = fs::status(input, error);
+    if (!fs::exists(status)) fail(Fault::kData, input, ": no such file or folder");
+    try {
+      fs::is_directory(status) ? add_folder(input, files) : files.push_back(input);
+    } catch (const fs::filesystem_error& failure) {
+      fail(Fault::kData, input, ": cannot be listed: ", failure.code().message());
+    }
+  }
+  return files;
+}
+
+BlockReader::BlockReader(const std::string& path, int64_t block_bytes)
+    : source_(open_bytes(path)), block_bytes_(block_bytes), json_lines_(text_ending(path) == ".jsonl") {}
+
+// The first place to cut at or after `from`; npos where the buffer has none.
+size_t BlockReader::find_cut(size_t from) const {
+  for (size_t at = buffer_.find('\n', from); at != std::string::npos; at = buffer_.find('\n', at + 1)) {
+    if (json_lines_) return at + 1;
+    if (at > 0 && at + 1 < buffer_.size() && !is_space(buffer_[at - 1]) && !is_space(buffer_[at + 1]))
+      return at + 1;
+  }
+  return std::string::npos;
+}
+
+bool BlockReader::next(TextBlock& block) {
+  if (done_) return false;
+  size_t cut = std::string::npos;
+  for (size_t searched = static_cast<size_t>(block_bytes_);;) {
+    cut = find_cut(searched);
+    if (cut != std::string::npos || source_ended_) break;
+    const size_t before = buffer_.size();
+    searched =
+        std::max(searched, before - std::min<size_t>(before, 1));  // the character after a line end counts
+    buffer_.resize(before + static_cast<size_t>(block_bytes_) + 1);
+    const int64_t got = source_->read(buffer_.data() + before, block_bytes_ + 1);
+    buffer_.resize(before + static_cast<size_t>(got));
+    source_ended_ = got < block_bytes_ + 1;
+  }
+  block.text = buffer_.substr(0, cut);
+  block.first_line = line_;
+  block.json_lines = json_lines_;
+  buffer_.erase(0, cut);
+  done_ = source_ended_ && buffer_.empty();
+  block.ends_document = done_;
+  line_ += std::count(block.text.begin(), block.text.end(), '\n');
+  return true;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,49 @@
+#include "kernels/adamw.h"
+
+#include <cmath>
+
+#include "kernels/cpu/loops.h"
+
+namespace switchyard::kernels {
+
+// The constants are formed in double and rounded once, and every element goes through PyTorch's operations in
+// PyTorch's order: a lerp for m, then v, the denominator, and the step.
+template <class T>
+void run(Cpu, const AdamW<T>& a) {
+  using A = Acc<T>;
+  if (a.n == 0) return;
+  const double correction1 = 1 - std::pow(a.beta1, static_cast<double>(a.step));
+  const double correction2 = 1 - std::pow(a.beta2, static_cast<double>(a.step));
+  const A clip = *a.clip, keep = static_cast<A>(1 - a.lr * a.weight_decay), eps = static_cast<A>(a.eps);
+  const A mix1 = static_cast<A>(1 - a.beta1), beta2 = static_cast<A>(a.beta2),
+          mix2 = static_cast<A>(1 - a.beta2);
+  const A root = static_cast<A>(std::sqrt(correction2)), step = static_cast<A>(a.lr / correction1);
+  // lerp(m, g, w) is m + w (g - m), or g - (1 - w)(g - m) from w = 1/2 on.
+  const bool near = std::abs(mix1) < A(0.5);
+  const A slope = near ? mix1 : mix1 - 1;
+  for_chunks(a.n, [=](int64_t begin, int64_t end) {
+    A *master = a.master, *m = a.m, *v = a.v;
+    T* p = a.p;
+    if constexpr (std::is_same_v<T, A>) master = a.p;
+    const A* grad = a.grad;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) {
+      const A g = clip * grad[i];
+      const A decayed = master[i] * keep;
+      const A first = slope * (g - m[i]) + (near ? m[i] : g);
+      const A second = v[i] * beta2 + mix2 * g * g;
+      const A denominator = std::sqrt(second) / root + eps;
+      const A moved = decayed - step * first / denominator;
+      m[i] = first;
+      v[i] = second;
+      master[i] = moved;
+      if constexpr (!std::is_same_v<T, A>) store(p[i], moved);
+    }
+  });
+}
+
+template void run(Cpu, const AdamW<float>&);
+template void run(Cpu, const AdamW<BF16>&);
+template void run(Cpu, const AdamW<double>&);
+
+}  // namespace switchyard::kernels

@@ -55,6 +55,7 @@ LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32
 Var axpby(const Var& a, const Var& b, double alpha, double beta);
 Var add(const Var& a, const Var& b);
 Var cast(const Var& x, DType dtype);
+Var multiply(const Var& x, const Tensor& factors);  // element by element; the factors carry no gradient
 Var sigmoid_gate(const Var& x, const Var& gate);  // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
 
 // --- Mixture of experts (kernels/routing.h, dispatch.h, balance.h have the formulas).

@@ -39,6 +39,15 @@ struct ScaleBy {
   int64_t n;
 };
 
+// y = a * b, element by element.   y may be a or b.
+template <class T>
+struct Multiply {
+  T* y;
+  const T* a;
+  const T* b;
+  int64_t n;
+};
+
 // y[r, :] = x[r, :] + b
 template <class T>
 struct AddBias {
@@ -101,6 +110,7 @@ struct Sum {
 SWITCHYARD_DECLARE_RUN(Axpby)
 SWITCHYARD_DECLARE_RUN(Accumulate)
 SWITCHYARD_DECLARE_RUN(ScaleBy)
+SWITCHYARD_DECLARE_RUN(Multiply)
 SWITCHYARD_DECLARE_RUN(AddBias)
 SWITCHYARD_DECLARE_RUN(ColumnSum)
 SWITCHYARD_DECLARE_RUN(SigmoidGateForward)

@@ -44,6 +44,11 @@ Var ParameterStore::add(ParameterSpec spec) {
   return parameter.var;
 }
 
+Var ParameterStore::add_buffer(const std::string& name, Shape shape) {
+  buffers_.push_back({name, shape, Var(Tensor())});
+  return buffers_.back().var;
+}
+
 void ParameterStore::assign_segments() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
@@ -84,6 +89,7 @@ void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, b
     p.var.set_value(s.value.slice(p.offset, p.spec.shape));
     if (trainable) p.var.set_grad(s.grad.slice(p.offset, p.spec.shape));
   }
+  for (const Buffer& b : buffers_) b.var.set_value(Tensor::zeros(b.shape, DType::kF32, device));
   if (initialize && device != Device::kMeta) this->initialize(seed);
 }
 

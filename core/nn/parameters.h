@@ -58,12 +58,21 @@ class ParameterStore {
   // The Var has no storage before materialize().
   Var add(ParameterSpec spec);
 
+  // State that is saved but not trained (a selection bias): float32, filled with zeros.
+  Var add_buffer(const std::string& name, Shape shape);
+
   // Storage on `device`; `trainable` adds gradients, masters and moments. Initial values are seeded by (seed, piece name), so
   // they depend neither on the layout nor on the order.
   void materialize(Device device, uint64_t seed, bool trainable, bool initialize = true);
 
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  struct Buffer {
+    std::string name;
+    Shape shape;
+    Var var;
+  };
+  const std::vector<Buffer>& buffers() const { return buffers_; }
   std::vector<Segment>& segments() { return segments_; }
   const std::vector<Segment>& segments() const { return segments_; }
   Device device() const { return device_; }
@@ -80,6 +89,7 @@ class ParameterStore {
   void initialize(uint64_t seed);
 
   std::vector<Parameter> parameters_;
+  std::vector<Buffer> buffers_;
   std::vector<Segment> segments_;
   Device device_ = Device::kCpu;
   bool trainable_ = false;

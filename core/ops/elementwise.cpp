@@ -28,6 +28,14 @@ Tensor converted(const Tensor& x, DType dtype) {
   return y;
 }
 
+Tensor product(const Tensor& a, const Tensor& b) {
+  const Tensor y = empty_like(a);
+  launch(a, [&]<class T>(auto on) {
+    kernels::run(on, kernels::Multiply<T>{y.data<T>(), a.data<T>(), b.data<T>(), a.numel()});
+  });
+  return y;
+}
+
 }  // namespace
 
 Var axpby(const Var& a, const Var& b, double alpha, double beta) {
@@ -50,6 +58,13 @@ Var cast(const Var& x, DType dtype) {
   return record("cast", converted(x.value(), dtype), {x}, [from = x.dtype()](const Tensor& dy) -> Tensors {
     return {converted(dy, from)};
   });
+}
+
+Var multiply(const Var& x, const Tensor& factors) {
+  CHECK(x.shape() == factors.shape() && x.dtype() == factors.dtype(), to_string(x.shape()), " by ",
+        to_string(factors.shape()));
+  return record("multiply", product(x.value(), factors), {x},
+                [factors](const Tensor& dy) -> Tensors { return {product(dy, factors)}; });
 }
 
 Var sigmoid_gate(const Var& x, const Var& gate) {

@@ -1,0 +1,175 @@
+#include "parallel/expert/moe_layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/launch.h"
+#include "core/random.h"
+
+namespace switchyard {
+
+namespace {
+
+kernels::RouteRule route_rule(const MoeOptions& o) {
+  return {.experts = o.num_experts,
+          .top_k = o.top_k,
+          .score = o.score_function,
+          .pre_softmax = o.pre_softmax,
+          .normalize = o.normalize_topk,
+          .scaling = static_cast<float>(o.topk_scaling_factor),
+          .num_groups = o.num_groups,
+          .group_topk = o.group_topk,
+          .force_balance = o.force_balance};
+}
+
+kernels::BalanceKind kernel_kind(Balance kind) {
+  switch (kind) {
+    case Balance::kAux:
+    case Balance::kSequence: return kernels::BalanceKind::kSwitch;
+    case Balance::kKl: return kernels::BalanceKind::kKl;
+    case Balance::kCv: return kernels::BalanceKind::kCv;
+    case Balance::kEntropy: return kernels::BalanceKind::kEntropy;
+  }
+  return kernels::BalanceKind::kSwitch;
+}
+
+// The pieces of this rank's experts in one fused parameter; rows of `names` follow each other within an expert.
+ParameterSpec expert_spec(const MoeLayerSpec& spec, const Dispatcher& d, const std::string& name, Shape one,
+                          const std::vector<std::string>& names) {
+  const int64_t size = one.numel() * static_cast<int64_t>(names.size());
+  ParameterSpec p{.name = spec.prefix + "experts." + name,
+                  .shape = {d.local_experts(), one[0] * static_cast<int64_t>(names.size()), one[1]},
+                  .pieces = {},
+                  .dtype = spec.dtype,
+                  .placement = Placement::kExpert,
+                  .stddev = spec.expert_stddev};
+  for (int64_t e = 0; e < d.local_experts(); ++e) {
+    const std::string expert = spec.prefix + "experts." + std::to_string(d.first_local_expert() + e) + ".";
+    for (size_t i = 0; i < names.size(); ++i) {
+      p.pieces.push_back({expert + names[i] + ".weight", e * size + static_cast<int64_t>(i) * one.numel(), one});
+    }
+  }
+  return p;
+}
+
+// x * U[1 - eps, 1 + eps], a function of (key, global token, component) alone.
+Tensor jitter_factors(const Tensor& x, double eps, uint64_t key, int64_t first_token) {
+  const int64_t rows = x.rows(), cols = x.cols();
+  std::vector<float> factors(rows * cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      const uint32_t word = philox(key, static_cast<uint64_t>(first_token + r), static_cast<uint64_t>(c))[0];
+      factors[r * cols + c] = static_cast<float>(1 + eps * (2.0 * uniform_of(word) - 1));
+    }
+  }
+  return Tensor::from(factors, x.shape(), x.device());
+}
+
+}  // namespace
+
+MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLayerSpec& spec, const Axis& ep,
+                   std::shared_ptr<ExchangeMeter> meter)
+    : options_(options),
+      spec_(spec),
+      rule_(route_rule(options)),
+      dispatcher_(ep, options.num_experts, std::move(meter), "layer " + std::to_string(spec.layer)) {
+  const int64_t d = spec.hidden, m = options.moe_intermediate_size, e = options.num_experts;
+  router_ = store.add({.name = spec.prefix + "gate",
+                       .shape = {e, d},
+                       .pieces = {{spec.prefix + "gate.weight", 0, {e, d}}},
+                       .dtype = acc_of(spec.dtype),
+                       .stddev = spec.router_stddev});
+  if (options.expert_bias) bias_ = store.add_buffer(spec.prefix + "gate.e_score_correction_bias", {e});
+  gate_up_ = store.add(expert_spec(spec, dispatcher_, "gate_up", {m, d}, {"gate_proj", "up_proj"}));
+  down_ = store.add(expert_spec(spec, dispatcher_, "down", {d, m}, {"down_proj"}));
+  if (options.shared_expert_intermediate_size > 0) {
+    shared_.emplace(store, spec.prefix + "shared_expert.", d, options.shared_expert_intermediate_size, spec.dtype,
+                    spec.expert_stddev);
+    if (options.shared_expert_gate) {
+      shared_gate_ = store.add({.name = spec.prefix + "shared_expert_gate",
+                                .shape = {1, d},
+                                .pieces = {{spec.prefix + "shared_expert_gate.weight", 0, {1, d}}},
+                                .dtype = spec.dtype,
+                                .stddev = spec.router_stddev});
+    }
+  }
+  if (options.dense_weight > 0) {
+    dense_.emplace(store, spec.prefix + "dense.", d, spec.dense_intermediate, spec.dtype, spec.dense_stddev);
+  }
+}
+
+Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
+  Var input = cast(x, router_.dtype());
+  if (options_.jitter_eps > 0 && context.training && x.device() != Device::kMeta) {
+    const uint64_t key = key_of(context.noise_key, spec_.prefix + "jitter");
+    input = multiply(input, jitter_factors(input.value(), options_.jitter_eps, key, context.first_token));
+  }
+  return linear(input, router_);
+}
+
+Tensor MoeLayer::keep(const Routing& routing, bool training) const {
+  const double factor = training ? options_.capacity_factor : options_.eval_capacity_factor;
+  if (factor <= 0) return routing.expert;
+  const double even = static_cast<double>(routing.expert.numel()) * factor / static_cast<double>(options_.num_experts);
+  const int64_t capacity = std::max(options_.min_capacity, static_cast<int64_t>(std::ceil(even)));
+  return drop_over_capacity(routing.expert, routing.weight.value(), options_.num_experts, capacity,
+                            options_.token_drop_policy);
+}
+
+void MoeLayer::add_losses(const Routing& routing, const Var& logits, ForwardContext& context,
+                          LoadRecorder::Sample& sample) const {
+  Var balance;
+  for (const Balance kind : options_.balance) {
+    const int64_t segments = kind == Balance::kSequence ? context.sequences : 1;
+    const Var loss = balance_loss(routing.scores, routing.expert, kernel_kind(kind), segments,
+                                  options_.aux_loss_coeff * context.aux_scale);
+    balance = balance.defined() ? add(balance, loss) : loss;
+  }
+  if (balance.defined()) {
+    sample.aux = balance.value();
+    context.losses.push_back(balance);
+  }
+  if (options_.z_loss_coeff > 0) {
+    const Var z = z_loss(logits, options_.z_loss_coeff * context.aux_scale);
+    sample.z = z.value();
+    context.losses.push_back(z);
+  }
+}
+
+Var MoeLayer::experts(const Var& rows, const RowGroups& groups) const {
+  return grouped_linear(swiglu(grouped_linear(rows, gate_up_, groups)), down_, groups);
+}
+
+Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
+  const Var logits = router_logits(x, context);
+  const Routing routing = route(logits, bias_.defined() ? bias_.value() : Tensor(), rule_);
+  const Tensor kept = keep(routing, context.training);
+  const SortedPairs pairs = sort_by_expert(kept, options_.num_experts);
+
+  LoadRecorder::Sample sample{pairs.counts, pairs.counts, routing.entropy, {}, {}};
+  if (!kept.same_memory(routing.expert)) sample.assigned = sort_by_expert(routing.expert, options_.num_experts).counts;
+  if (context.training) add_losses(routing, logits, context, sample);
+  if (context.loads != nullptr) context.loads->add(spec_.layer, sample);
+
+  const Dispatched sent = dispatcher_.dispatch(x, pairs);
+  Var y = dispatcher_.collect(experts(sent.rows, sent.groups), routing.weight, sent);
+  if (shared_) {
+    const Var s = (*shared_)(x);
+    y = add(y, shared_gate_.defined() ? sigmoid_gate(s, linear(x, shared_gate_)) : s);
+  }
+  if (dense_) y = axpby((*dense_)(x), y, options_.dense_weight, 1 - options_.dense_weight);
+  return y;
+}
+
+void MoeLayer::update_bias(const LayerLoad& load) const {
+  if (!bias_.defined() || options_.bias_update_rate == 0) return;
+  std::vector<float> bias = bias_.value().to_vector<float>();
+  const double mean = static_cast<double>(load.pairs()) / static_cast<double>(bias.size());
+  for (size_t e = 0; e < bias.size(); ++e) {
+    const double lack = mean - static_cast<double>(load.assigned[e]);
+    bias[e] += static_cast<float>(options_.bias_update_rate * ((lack > 0) - (lack < 0)));
+  }
+  upload(bias_.value().raw(), bias_.device(), bias.data(), bias_.value().bytes());
+}
+
+}  // namespace switchyard

@@ -12,7 +12,9 @@ Group make_world(const CommOptions& options) {
   return launch.world_size == 1 ? make_self() : make_mpi_world(launch, options);
 }
 
-void finalize_world(int exit_code) noexcept { finalize_mpi(exit_code); }
+void finalize_world(int exit_code, double patience_seconds) noexcept {
+  finalize_mpi(exit_code, patience_seconds);
+}
 
 void abort_world(int exit_code) noexcept {
   std::fflush(nullptr);

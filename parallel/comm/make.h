@@ -35,10 +35,10 @@ Group make_world(const CommOptions&);
 Group make_nccl(const Group& host, const CommOptions&);
 
 // Waits for all ranks to come here, then leaves MPI if make_world entered it. When the launcher is going away
-// (SIGTERM to mpirun) leaving MPI may never return: after 1.5 s the process then ends here, with this exit
-// code and without running destructors. So this is the last thing that a program does; a rank that failed
-// calls abort_world instead.
-void finalize_world(int exit_code = 0) noexcept;
+// (SIGTERM to mpirun) leaving MPI may never return: after `patience_seconds` the process then ends here, with
+// this exit code and without running destructors. So this is the last thing that a program does; a rank that
+// failed calls abort_world instead. After a SIGTERM pass 0.4: mpirun sends SIGKILL a second after it.
+void finalize_world(int exit_code = 0, double patience_seconds = 1.5) noexcept;
 // Ends all processes of the job at once with this exit code. Prints nothing itself.
 [[noreturn]] void abort_world(int exit_code) noexcept;
 

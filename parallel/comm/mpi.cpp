@@ -18,7 +18,7 @@ namespace switchyard {
 namespace {
 
 // Leaving MPI talks to the launcher, which may be on its way out.
-constexpr auto kPatience = std::chrono::milliseconds(1500);
+constexpr double kPatience = 1.5;  // seconds
 constexpr int kPollsBeforeYield = 64;
 constexpr int kPollsPerClock = 64;
 
@@ -121,10 +121,10 @@ void enter() {
 std::atomic<bool> g_left = false;  // MPI_Finalize has returned
 
 // Ends the process with this code if it is still in MPI when patience is over.
-void start_watchdog(int exit_code) noexcept {
+void start_watchdog(int exit_code, double seconds) noexcept {
   try {
-    std::thread([exit_code] {
-      std::this_thread::sleep_for(kPatience);
+    std::thread([=] {
+      std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
       if (!g_left) _exit(exit_code);
     }).detach();
   } catch (const std::system_error&) {
@@ -151,7 +151,7 @@ Group make_mpi_world(const LaunchInfo& launch, const CommOptions& options) {
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   if (size != launch.world_size) {
-    finalize_mpi(static_cast<int>(Fault::kUsage));
+    finalize_mpi(static_cast<int>(Fault::kUsage), kPatience);
     fail(Fault::kUsage, launch.launcher, " started ", launch.world_size, " processes, but MPI sees ", size,
          ": start the program with the launcher of the MPI that it was built with (",
          "mpirun of Open MPI, or srun --mpi=pmix)");
@@ -164,7 +164,7 @@ Group make_mpi_world(const LaunchInfo& launch, const CommOptions& options) {
                                             std::make_unique<MpiTransport>(comm), options);
 }
 
-void finalize_mpi(int exit_code) noexcept {
+void finalize_mpi(int exit_code, double patience_seconds) noexcept {
   if (!g_mpi.entered || !mpi_is_on()) return;
   std::fflush(nullptr);
   try {
@@ -172,14 +172,14 @@ void finalize_mpi(int exit_code) noexcept {
   } catch (const Error&) {
     // A peer is lost: what is left to do is to end.
   }
-  start_watchdog(exit_code);
+  start_watchdog(exit_code, patience_seconds);
   MPI_Finalize();
   g_left = true;
 }
 
 void abort_mpi(int exit_code) noexcept {
   if (!mpi_is_on()) return;
-  start_watchdog(exit_code);
+  start_watchdog(exit_code, kPatience);
   MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 

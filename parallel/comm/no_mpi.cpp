@@ -9,7 +9,7 @@ Group make_mpi_world(const LaunchInfo& launch, const CommOptions&) {
        "-DSWITCHYARD_MPI=ON");
 }
 
-void finalize_mpi(int) noexcept {}
+void finalize_mpi(int, double) noexcept {}
 void abort_mpi(int) noexcept {}
 
 }  // namespace switchyard

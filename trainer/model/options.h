@@ -1,7 +1,9 @@
 // What the model is: a decoder-only transformer with Qwen3-MoE semantics.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "parallel/expert/options.h"
 

@@ -1,0 +1,181 @@
+#include "trainer/config/conflicts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace switchyard::config {
+namespace {
+
+constexpr double kAbsurdBytes = 1LL << 50;       // of parameters
+constexpr double kAbsurdMicroBytes = 1LL << 44;  // of one activation of one micro-batch
+constexpr double kAbsurdTokens = 1LL << 62;
+
+// Collects the first complaint; later ones often follow from it.
+class Checker {
+ public:
+  template <class... Values>
+  void require(bool holds, std::string path, fmt::format_string<Values...> format, Values&&... values) {
+    if (holds || conflict_) return;
+    conflict_ = Conflict{std::move(path), fmt::format(format, std::forward<Values>(values)...)};
+  }
+  bool failed() const { return conflict_.has_value(); }
+  std::optional<Conflict> result() && { return std::move(conflict_); }
+
+ private:
+  std::optional<Conflict> conflict_;
+};
+
+void check_attention(Checker& c, const ModelOptions& m) {
+  for (const auto& [name, value] : {std::pair{"model.hidden_size", m.hidden_size},
+                                    {"model.num_layers", m.num_layers},
+                                    {"model.num_attention_heads", m.num_attention_heads}}) {
+    c.require(value > 0, name, "{} is missing", name);
+  }
+  if (c.failed()) return;
+  c.require(m.num_key_value_heads > 0 && m.num_attention_heads % m.num_key_value_heads == 0,
+            "model.num_key_value_heads",
+            "model.num_key_value_heads ({}) must divide model.num_attention_heads ({})",
+            m.num_key_value_heads, m.num_attention_heads);
+  c.require(
+      m.head_dim > 0, "model.num_attention_heads",
+      "model.num_attention_heads ({}) must divide model.hidden_size ({}) where model.head_dim is left out",
+      m.num_attention_heads, m.hidden_size);
+  c.require(m.head_dim % 2 == 0, "model.head_dim",
+            "model.head_dim is {}; rotary embeddings need an even number", m.head_dim);
+  const auto rotary = static_cast<int64_t>(static_cast<double>(m.head_dim) * m.partial_rotary_factor);
+  c.require(rotary >= 2 && rotary % 2 == 0, "model.partial_rotary_factor",
+            "model.partial_rotary_factor ({}) of model.head_dim ({}) is {} rotary dimensions; an even number "
+            "of at least 2 is needed",
+            m.partial_rotary_factor, m.head_dim, rotary);
+}
+
+void check_choice(Checker& c, const MoeOptions& moe) {
+  c.require(moe.top_k <= moe.num_experts, "model.moe.top_k",
+            "model.moe.top_k ({}) exceeds model.moe.num_experts ({})", moe.top_k, moe.num_experts);
+  // With one choice the weight must be the expert's score itself, or it is the constant 1 and the router
+  // learns nothing.
+  const bool constant = moe.top_k == 1 && moe.num_experts > 1;
+  c.require(!constant || moe.pre_softmax || moe.score_function != kernels::ScoreFunction::kSoftmax,
+            "model.moe.pre_softmax",
+            "model.moe.top_k is 1 and model.moe.pre_softmax is false: the weight is the constant 1 and the "
+            "router gets no gradient");
+  c.require(!constant || !moe.normalize_topk, "model.moe.normalize_topk",
+            "model.moe.top_k is 1 and model.moe.normalize_topk is true: the weight is the constant 1 and the "
+            "router gets no gradient");
+  if (moe.num_groups == 1 && moe.group_topk == 1) return;
+  c.require(moe.num_experts % moe.num_groups == 0, "model.moe.num_groups",
+            "model.moe.num_groups ({}) must divide model.moe.num_experts ({})", moe.num_groups,
+            moe.num_experts);
+  c.require(moe.group_topk <= moe.num_groups, "model.moe.group_topk",
+            "model.moe.group_topk ({}) exceeds model.moe.num_groups ({})", moe.group_topk, moe.num_groups);
+  c.require(moe.top_k % moe.group_topk == 0, "model.moe.group_topk",
+            "model.moe.group_topk ({}) must divide model.moe.top_k ({})", moe.group_topk, moe.top_k);
+  const int64_t reachable = moe.group_topk * (moe.num_experts / moe.num_groups);
+  c.require(moe.top_k <= reachable, "model.moe.top_k",
+            "model.moe.top_k ({}) exceeds the {} experts of model.moe.group_topk ({}) groups", moe.top_k,
+            reachable, moe.group_topk);
+}
+
+void check_moe(Checker& c, const MoeOptions& moe) {
+  for (const auto& [name, value] : {std::pair{"model.moe.num_experts", moe.num_experts},
+                                    {"model.moe.top_k", moe.top_k},
+                                    {"model.moe.moe_intermediate_size", moe.moe_intermediate_size}}) {
+    c.require(value > 0, name, "{} is missing", name);
+  }
+  if (c.failed()) return;
+  check_choice(c, moe);
+  c.require(!moe.shared_expert_gate || moe.shared_expert_intermediate_size > 0,
+            "model.moe.shared_expert_gate",
+            "model.moe.shared_expert_gate needs model.moe.shared_expert_intermediate_size");
+  c.require(moe.bias_update_rate == 0 || moe.expert_bias, "model.moe.bias_update_rate",
+            "model.moe.bias_update_rate ({}) needs model.moe.expert_bias", moe.bias_update_rate);
+}
+
+void check_layers(Checker& c, const ModelOptions& m) {
+  c.require(m.first_dense_layers <= m.num_layers, "model.first_dense_layers",
+            "model.first_dense_layers ({}) exceeds model.num_layers ({})", m.first_dense_layers,
+            m.num_layers);
+  for (const int64_t layer : m.dense_layers) {
+    c.require(layer < m.num_layers, "model.dense_layers",
+              "model.dense_layers names layer {} of model.num_layers ({})", layer, m.num_layers);
+  }
+  int64_t moe_layers = 0;
+  for (int64_t layer = 0; layer < m.num_layers; ++layer) moe_layers += m.is_moe(layer);
+  c.require(moe_layers == m.num_layers || m.intermediate_size > 0, "model.intermediate_size",
+            "model.intermediate_size is missing; {} of {} layers are dense", m.num_layers - moe_layers,
+            m.num_layers);
+  if (!m.moe) return;
+  c.require(moe_layers > 0, "model.moe", "model.moe is given, but every layer is dense");
+  c.require(m.moe->dense_weight == 0 || m.intermediate_size > 0, "model.intermediate_size",
+            "model.intermediate_size is missing; model.moe.dense_weight ({}) needs it", m.moe->dense_weight);
+}
+
+}  // namespace
+
+double parameter_count(const ModelOptions& m) {
+  const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
+  const auto heads = static_cast<double>(m.num_attention_heads),
+             kv = static_cast<double>(m.num_key_value_heads);
+  double all = static_cast<double>(m.vocab_size) * d * (m.tie_embeddings ? 1 : 2) + d;
+  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
+    all += 2 * d + d * head * (2 * heads + 2 * kv) + (m.qkv_bias ? head * (heads + 2 * kv) : 0);
+    if (m.qk_norm == QkNorm::kPerHead) all += 2 * head;
+    if (m.qk_norm == QkNorm::kWhole) all += head * (heads + kv);
+    const bool moe = m.is_moe(layer);
+    if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
+    if (!moe) continue;
+    const auto experts = static_cast<double>(m.moe->num_experts);
+    all += experts * d * (1 + 3 * static_cast<double>(m.moe->moe_intermediate_size));
+    all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
+           (m.moe->shared_expert_gate ? d : 0);
+  }
+  return all;
+}
+
+std::optional<Conflict> find_conflict(const ModelOptions& m) {
+  Checker c;
+  check_attention(c, m);
+  if (m.moe && !c.failed()) check_moe(c, *m.moe);
+  if (!c.failed()) check_layers(c, m);
+  if (!c.failed()) {
+    const double parameters = parameter_count(m);
+    c.require(4 * parameters <= kAbsurdBytes, "model.hidden_size",
+              "the model has {:.3g} parameters, which is absurdly many", parameters);
+  }
+  return std::move(c).result();
+}
+
+std::optional<Conflict> find_conflict(const Config& config) {
+  Checker c;
+  const TrainOptions& t = config.train;
+  c.require(t.global_batch_size % t.micro_batch_size == 0, "train.global_batch_size",
+            "train.global_batch_size ({}) must be a multiple of train.micro_batch_size ({})",
+            t.global_batch_size, t.micro_batch_size);
+  const double micro_tokens =
+      static_cast<double>(t.micro_batch_size) * static_cast<double>(t.sequence_length);
+  const auto widest = static_cast<double>(std::max(config.model.hidden_size, config.model.vocab_size));
+  c.require(4 * micro_tokens * std::max(widest, 1.0) <= kAbsurdMicroBytes, "train.micro_batch_size",
+            "train.micro_batch_size ({}) times train.sequence_length ({}) is absurdly large",
+            t.micro_batch_size, t.sequence_length);
+  const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
+  c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
+            "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "
+            "absurdly many",
+            t.steps, t.global_batch_size, t.sequence_length);
+  c.require(config.sample.every_steps == 0 || !config.sample.prompts.empty(), "sample.every_steps",
+            "sample.every_steps ({}) needs sample.prompts", config.sample.every_steps);
+  const bool model_known = config.model.num_layers > 0;  // else train.init_from brings it
+  if (!model_known || config.parallel.expert == 1) return std::move(c).result();
+  c.require(config.model.moe.has_value(), "parallel.expert",
+            "parallel.expert ({}) needs model.moe: the model is dense", config.parallel.expert);
+  if (config.model.moe) {
+    c.require(config.parallel.expert <= config.model.moe->num_experts, "parallel.expert",
+              "parallel.expert ({}) exceeds model.moe.num_experts ({})", config.parallel.expert,
+              config.model.moe->num_experts);
+  }
+  return std::move(c).result();
+}
+
+}  // namespace switchyard::config

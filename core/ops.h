@@ -56,6 +56,8 @@ Var axpby(const Var& a, const Var& b, double alpha, double beta);
 Var add(const Var& a, const Var& b);
 Var cast(const Var& x, DType dtype);
 Var multiply(const Var& x, const Tensor& factors);  // element by element; the factors carry no gradient
+Var columns(const Var& x, int64_t begin, int64_t count);  // x[:, begin : begin + count]
+Var join_columns(const Vars& parts);                      // side by side
 Var sigmoid_gate(const Var& x, const Var& gate);  // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
 
 // --- Mixture of experts (kernels/routing.h, dispatch.h, balance.h have the formulas).

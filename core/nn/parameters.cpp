@@ -44,6 +44,10 @@ Var ParameterStore::add(ParameterSpec spec) {
   return parameter.var;
 }
 
+Var ParameterStore::add_norm(const std::string& name, int64_t size, DType dtype) {
+  return add({.name = name, .shape = {size}, .pieces = {{name, 0, {size}}}, .dtype = dtype, .decay = false});
+}
+
 Var ParameterStore::add_buffer(const std::string& name, Shape shape) {
   buffers_.push_back({name, shape, Var(Tensor())});
   return buffers_.back().var;

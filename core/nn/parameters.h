@@ -58,6 +58,8 @@ class ParameterStore {
   // The Var has no storage before materialize().
   Var add(ParameterSpec spec);
 
+  // The weight of an RMSNorm: ones, no decay.
+  Var add_norm(const std::string& name, int64_t size, DType dtype);
   // State that is saved but not trained (a selection bias): float32, filled with zeros.
   Var add_buffer(const std::string& name, Shape shape);
 

@@ -85,6 +85,17 @@ void run(Cpu, const ScaleBy<T>& a) {
 }
 
 template <class T>
+void run(Cpu, const Multiply<T>& a) {
+  using A = Acc<T>;
+  for_chunks(a.n, [=](int64_t begin, int64_t end) {
+    T* y = a.y;
+    const T *p = a.a, *q = a.b;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) store(y[i], static_cast<A>(p[i]) * static_cast<A>(q[i]));
+  });
+}
+
+template <class T>
 void run(Cpu, const AddBias<T>& a) {
   using A = Acc<T>;
   for_rows(a.rows, a.cols, [=](int64_t r) {
@@ -153,6 +164,7 @@ void run(Cpu, const Sum<T>& a) {
   template void run(Cpu, const Axpby<T>&);               \
   template void run(Cpu, const Accumulate<T>&);          \
   template void run(Cpu, const ScaleBy<T>&);             \
+  template void run(Cpu, const Multiply<T>&);            \
   template void run(Cpu, const AddBias<T>&);             \
   template void run(Cpu, const ColumnSum<T>&);           \
   template void run(Cpu, const SigmoidGateForward<T>&);  \

@@ -1,0 +1,128 @@
+#include "trainer/model/transformer.h"
+
+#include <cmath>
+
+namespace switchyard {
+
+namespace {
+
+std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+Var add_table(ParameterStore& store, const std::string& name, int64_t rows, int64_t cols, DType dtype, double stddev) {
+  return store.add({.name = name,
+                    .shape = {rows, cols},
+                    .pieces = {{name, 0, {rows, cols}}},
+                    .dtype = dtype,
+                    .stddev = stddev});
+}
+
+MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
+  const double small = o.initializer_range * o.expert_initializer_scale;
+  return {.layer = layer,
+          .hidden = o.hidden_size,
+          .dense_intermediate = o.intermediate_size,
+          .dtype = dtype,
+          .router_stddev = small,
+          .expert_stddev = small,
+          .dense_stddev = o.initializer_range,
+          .prefix = layer_prefix(layer) + "mlp."};
+}
+
+}  // namespace
+
+DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t layer, DType dtype, const Axis& ep,
+                           std::shared_ptr<ExchangeMeter> meter)
+    : eps_(o.rms_norm_eps),
+      input_norm_(store.add_norm(layer_prefix(layer) + "input_layernorm.weight", o.hidden_size, dtype)),
+      post_norm_(store.add_norm(layer_prefix(layer) + "post_attention_layernorm.weight", o.hidden_size, dtype)),
+      attention_(store, o, layer_prefix(layer) + "self_attn.", dtype) {
+  if (o.is_moe(layer)) {
+    moe_.emplace(store, *o.moe, moe_spec(o, layer, dtype), ep, std::move(meter));
+  } else {
+    dense_.emplace(store, layer_prefix(layer) + "mlp.", o.hidden_size, o.intermediate_size, dtype,
+                   o.initializer_range);
+  }
+  for (const Parameter& p : store.parameters()) {
+    if (p.spec.name.starts_with(layer_prefix(layer))) parameters_.push_back(p.var);
+  }
+}
+
+Var DecoderLayer::operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
+                             const Tensor& documents, ForwardContext& context) const {
+  const Var h = add(x, attention_(rms_norm(x, input_norm_, eps_), shape, rope, documents));
+  const Var n = rms_norm(h, post_norm_, eps_);
+  return add(h, moe_ ? (*moe_)(n, context) : (*dense_)(n));
+}
+
+Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dtype, const Axis& ep)
+    : options_(o), dtype_(dtype), meter_(std::make_shared<ExchangeMeter>()) {
+  embedding_ = add_table(store, "model.embed_tokens.weight", o.vocab_size, o.hidden_size, dtype, o.initializer_range);
+  for (int64_t i = 0; i < o.num_layers; ++i) layers_.emplace_back(store, o, i, dtype, ep, meter_);
+  norm_ = store.add_norm("model.norm.weight", o.hidden_size, dtype);
+  head_ = o.tie_embeddings
+              ? embedding_
+              : add_table(store, "lm_head.weight", o.vocab_size, o.hidden_size, dtype, o.initializer_range);
+}
+
+const RopeTable& Transformer::rope(int64_t seq, Device device) const {
+  auto found = ropes_.find(seq);
+  if (found == ropes_.end()) {
+    const auto rotary = static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
+    found = ropes_.emplace(seq, make_rope_table(seq, rotary, options_.rope_theta, dtype_, device)).first;
+  }
+  return found->second;
+}
+
+Vars Transformer::run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
+                            const Tensor& documents, ForwardContext& context) const {
+  const RopeTable& table = rope(shape.seq, x[0].device());
+  if (!options_.recompute || !grad_enabled()) return {layer(x[0], shape, table, documents, context)};
+  // Auxiliary losses leave the recomputed part as results of their own.
+  auto f = [&layer, &table, shape, documents, base = context](const Vars& inputs) {
+    ForwardContext inner = base;
+    inner.losses.clear();
+    Vars results{layer(inputs[0], shape, table, documents, inner)};
+    results.insert(results.end(), inner.losses.begin(), inner.losses.end());
+    return results;
+  };
+  Vars results = recompute(f, x, layer.parameters());
+  context.losses.insert(context.losses.end(), results.begin() + 1, results.end());
+  return {results[0]};
+}
+
+Var Transformer::hidden(const Batch& batch, ForwardContext& context) const {
+  const kernels::AttentionShape shape{.batch = batch.sequences,
+                                      .seq = batch.sequence_length,
+                                      .heads = options_.num_attention_heads,
+                                      .kv_heads = options_.num_key_value_heads,
+                                      .head_dim = options_.head_dim,
+                                      .scale = static_cast<float>(1 / std::sqrt(double(options_.head_dim)))};
+  context.sequences = batch.sequences;
+  Vars x{embedding(embedding_, batch.ids)};
+  Tensor documents;
+  if (options_.mask_documents && !batch.documents.empty()) {
+    documents = Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x[0].device());
+  }
+  for (const DecoderLayer& layer : layers_) x = run_layer(layer, x, shape, documents, context);
+  return rms_norm(x[0], norm_, options_.rms_norm_eps);
+}
+
+LossSum Transformer::loss(const Batch& batch, ForwardContext& context, double scale) const {
+  return linear_cross_entropy(hidden(batch, context), head_, batch.targets, scale);
+}
+
+Tensor Transformer::logits(const Tensor& hidden, int64_t begin, int64_t rows) const {
+  NoGrad guard;
+  const Var z = cast(linear(Var(hidden.rows(begin, rows)), head_), DType::kF32);
+  return z.value().to(Device::kCpu);
+}
+
+std::vector<const MoeLayer*> Transformer::moe_layers() const {
+  std::vector<const MoeLayer*> found;
+  for (const DecoderLayer& layer : layers_) {
+    if (layer.moe() != nullptr) found.push_back(layer.moe());
+  }
+  return found;
+}
+
+}  // namespace switchyard

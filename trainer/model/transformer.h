@@ -1,0 +1,79 @@
+// The decoder-only transformer: embedding, layers of attention and feed-forward (dense or MoE), norm, head. Qwen3-MoE
+// semantics by default; tensors have Hugging Face's names.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "core/nn/feed_forward.h"
+#include "parallel/expert/moe_layer.h"
+#include "trainer/data/sampler.h"
+#include "trainer/model/options.h"
+
+namespace switchyard {
+
+// q, k, v projections in one product, norm and rotation in one pass, flash attention, output projection.
+class Attention {
+ public:
+  Attention(ParameterStore& store, const ModelOptions& options, const std::string& prefix, DType dtype);
+  Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
+                 const Tensor& documents) const;
+
+ private:
+  Var whole_norm(const Var& qkv, const kernels::AttentionShape& shape) const;
+
+  QkNorm qk_norm_;
+  double eps_;
+  Var qkv_, bias_, out_;
+  Var q_norm_, k_norm_;
+};
+
+class DecoderLayer {
+ public:
+  DecoderLayer(ParameterStore& store, const ModelOptions& options, int64_t layer, DType dtype, const Axis& ep,
+               std::shared_ptr<ExchangeMeter> meter);
+  Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope, const Tensor& documents,
+                 ForwardContext& context) const;
+  const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
+  const Vars& parameters() const { return parameters_; }
+
+ private:
+  double eps_;
+  Var input_norm_, post_norm_;
+  Attention attention_;
+  std::optional<FeedForward> dense_;
+  std::optional<MoeLayer> moe_;
+  Vars parameters_;  // for recompute()
+};
+
+class Transformer {
+ public:
+  // Registers its parameters with `store`, which the caller materializes. dtype: of activations and weights.
+  Transformer(ParameterStore& store, const ModelOptions& options, DType dtype, const Axis& ep);
+
+  // After the final norm: [tokens, hidden].
+  Var hidden(const Batch& batch, ForwardContext& context) const;
+  // Cross-entropy of the batch's targets, times `scale`.
+  LossSum loss(const Batch& batch, ForwardContext& context, double scale) const;
+  // float32 logits of `rows` rows of hidden() from `begin`, on the host: [rows, vocab].
+  Tensor logits(const Tensor& hidden, int64_t begin, int64_t rows) const;
+
+  const ModelOptions& options() const { return options_; }
+  std::vector<const MoeLayer*> moe_layers() const;
+  ExchangeMeter& meter() const { return *meter_; }
+
+ private:
+  const RopeTable& rope(int64_t seq, Device device) const;
+  Vars run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
+                 const Tensor& documents, ForwardContext& context) const;
+
+  ModelOptions options_;
+  DType dtype_;
+  std::shared_ptr<ExchangeMeter> meter_;
+  Var embedding_, norm_, head_;
+  std::vector<DecoderLayer> layers_;
+  mutable std::map<int64_t, RopeTable> ropes_;  // by sequence length
+};
+
+}  // namespace switchyard

@@ -1,36 +1,9 @@
 #include "kernels/cross_entropy.h"
 
-#include <limits>
-
 #include "kernels/cpu/loops.h"
-#include "kernels/cpu/simd_math.h"
+#include "kernels/cpu/softmax.h"
 
 namespace switchyard::kernels {
-namespace {
-
-// log sum e^z in one visit: chunk by chunk (so that the second look finds it in the cache), with the running
-// maximum taken out and the sum so far rescaled when it grows.
-template <class A>
-A logsumexp(const A* z, int64_t n) {
-  constexpr int64_t kChunk = 1024;
-  A top = -std::numeric_limits<A>::infinity(), sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    const A* part = z + begin;
-    const int64_t count = std::min(kChunk, n - begin);
-    A chunk_top = top, chunk_sum = 0;
-#pragma omp simd reduction(max : chunk_top)
-    for (int64_t i = 0; i < count; ++i) chunk_top = part[i] > chunk_top ? part[i] : chunk_top;
-#pragma omp simd reduction(+ : chunk_sum)
-    for (int64_t i = 0; i < count; ++i) chunk_sum += fast_exp(part[i] - chunk_top);
-    if (begin > 0) sum *= fast_exp(top - chunk_top);
-    sum += chunk_sum;
-    top = chunk_top;
-  }
-  return top + std::log(sum);
-}
-
-}  // namespace
-
 template <class T>
 void run(Cpu, const CrossEntropy<T>& a) {
   using A = Acc<T>;

@@ -1,0 +1,210 @@
+#include "kernels/routing.h"
+
+#include "kernels/cpu/loops.h"
+#include "kernels/cpu/softmax.h"
+
+namespace switchyard::kernels {
+namespace {
+
+constexpr int64_t kMaxGroups = 1024;
+
+// What one token's experts are ranked by. NaN ranks lowest, so that a choice is valid whatever the logits.
+template <class A>
+struct Keys {
+  const A* scores;  // [experts], this token's
+  const A* bias;    // [experts] or null
+
+  A operator[](int64_t e) const {
+    const A key = bias ? scores[e] + bias[e] : scores[e];
+    return key == key ? key : -std::numeric_limits<A>::infinity();
+  }
+};
+
+// The largest items seen so far, in falling order; among equals the one offered first stays ahead.
+template <class A, class Key>
+class Largest {
+ public:
+  Largest(int32_t* item, int64_t capacity, const Key& key) : item_(item), capacity_(capacity), key_(key) {}
+
+  void offer(int32_t candidate) {
+    const A key = key_[candidate];
+    if (count_ == capacity_ && !(key > least_)) return;
+    int64_t place = count_ < capacity_ ? count_++ : count_ - 1;
+    for (; place > 0 && key > key_[item_[place - 1]]; --place) item_[place] = item_[place - 1];
+    item_[place] = candidate;
+    least_ = key_[item_[count_ - 1]];
+  }
+
+ private:
+  int32_t* item_;
+  int64_t capacity_, count_ = 0;
+  A least_ = 0;
+  Key key_;
+};
+
+// A group's score: the sum of its `best` largest keys. `scratch` holds `best` experts.
+template <class A>
+A group_score(const Keys<A>& keys, int64_t begin, int64_t end, int64_t best, int32_t* scratch) {
+  Largest<A, Keys<A>> largest(scratch, best, keys);
+  for (int64_t e = begin; e < end; ++e) largest.offer(static_cast<int32_t>(e));
+  A sum = 0;
+  for (int64_t i = 0; i < best; ++i) sum += keys[scratch[i]];
+  return sum;
+}
+
+// expert[0 .. top_k) of one token.
+template <class A>
+void choose(int32_t* expert, const Keys<A>& keys, const RouteRule& rule) {
+  const int64_t size = rule.experts / rule.num_groups;
+  bool open[kMaxGroups] = {true};
+  if (rule.num_groups > 1) {
+    A score[kMaxGroups];
+    int32_t group[kMaxGroups];
+    const int64_t best = std::clamp<int64_t>(rule.top_k / rule.group_topk, 1, size);
+    Largest<A, const A*> largest(group, rule.group_topk, score);
+    for (int64_t g = 0; g < rule.num_groups; ++g) {
+      score[g] = group_score(keys, g * size, (g + 1) * size, best, expert);
+      largest.offer(static_cast<int32_t>(g));
+    }
+    open[0] = false;
+    for (int64_t i = 0; i < rule.group_topk; ++i) open[group[i]] = true;
+  }
+  Largest<A, Keys<A>> largest(expert, rule.top_k, keys);
+  for (int64_t g = 0; g < rule.num_groups; ++g) {
+    if (!open[g]) continue;
+    for (int64_t e = g * size; e < (g + 1) * size; ++e) largest.offer(static_cast<int32_t>(e));
+  }
+}
+
+template <class A>
+void weigh(A* weight, const A* scores, const A* logits, const int32_t* expert, const RouteRule& rule) {
+  const int64_t k = rule.top_k;
+  const bool post_softmax = rule.score == ScoreFunction::kSoftmax && !rule.pre_softmax;
+  A top = -std::numeric_limits<A>::infinity(), sum = rule.score == ScoreFunction::kSigmoid ? A(1e-20) : A(0);
+  for (int64_t j = 0; j < k; ++j) top = std::max(top, logits[expert[j]]);
+  for (int64_t j = 0; j < k; ++j) {
+    weight[j] = post_softmax ? fast_exp(logits[expert[j]] - top) : scores[expert[j]];
+    sum += weight[j];
+  }
+  const A factor = post_softmax || rule.normalize ? rule.scaling / sum : rule.scaling;
+  for (int64_t j = 0; j < k; ++j) weight[j] *= factor;
+}
+
+// -sum p log p with p = s / sum(s); 0 log 0 = 0
+template <class A>
+A entropy_of(const A* s, int64_t n) {
+  const A inverse = 1 / sum_of_row(s, n);
+  A entropy = 0;
+#pragma omp simd reduction(+ : entropy)
+  for (int64_t i = 0; i < n; ++i) {
+    const A p = s[i] * inverse;
+    const A term = p * fast_log(p);
+    entropy -= p < std::numeric_limits<A>::min() ? A(0) : term;
+  }
+  return entropy;
+}
+
+template <class A>
+void route(const RouteForward<A>& a, int64_t t) {
+  const int64_t n = a.rule.experts, k = a.rule.top_k;
+  A* scores = a.scores + t * n;
+  const A* logits = a.logits + t * n;
+  int32_t* expert = a.expert + t * k;
+  if (a.rule.score == ScoreFunction::kSoftmax) {
+    softmax_row(scores, logits, n);
+  } else {
+#pragma omp simd
+    for (int64_t e = 0; e < n; ++e) scores[e] = sigmoid(logits[e]);
+  }
+  if (a.rule.force_balance) {
+    for (int64_t j = 0; j < k; ++j) expert[j] = static_cast<int32_t>((t * k + j) % n);
+  } else {
+    choose(expert, Keys<A>{scores, a.bias}, a.rule);
+  }
+  weigh(a.weight + t * k, scores, logits, expert, a.rule);
+  if (a.entropy) a.entropy[t] = entropy_of(scores, n);
+}
+
+// The gradient of the weights w = scaling * v reaches the chosen experts' u (their scores, or their logits if
+// the softmax is over the chosen). With v = u / S:        du = (dv - sum_i dv_i v_i) / S and with v =
+// softmax(z of the chosen):              dz = v (dv - sum_i dv_i v_i)
+template <class A>
+void add_weight_gradient(A* out, const RouteBackward<A>& a, int64_t t) {
+  const RouteRule& rule = a.rule;
+  const int64_t k = rule.top_k;
+  const A *dweight = a.dweight + t * k, *weight = a.weight + t * k, *scores = a.scores + t * rule.experts;
+  const int32_t* expert = a.expert + t * k;
+  const A scaling = rule.scaling, unscale = scaling != 0 ? 1 / scaling : A(0);
+  const bool post_softmax = rule.score == ScoreFunction::kSoftmax && !rule.pre_softmax;
+  A mean = 0, sum = rule.score == ScoreFunction::kSigmoid ? A(1e-20) : A(0);
+  for (int64_t j = 0; j < k; ++j) mean += dweight[j] * weight[j];  // dv v = (dw scaling)(w / scaling)
+  for (int64_t j = 0; j < k; ++j) sum += scores[expert[j]];
+  for (int64_t j = 0; j < k; ++j) {
+    const A dv = dweight[j] * scaling;
+    if (post_softmax)
+      out[expert[j]] += weight[j] * unscale * (dv - mean);
+    else if (rule.normalize)
+      out[expert[j]] += (dv - mean) / sum;
+    else
+      out[expert[j]] += dv;
+  }
+}
+
+// out = the gradient of the scores on entry, of the logits on return.
+template <class A>
+void score_backward(A* out, const A* s, const RouteRule& rule) {
+  const int64_t n = rule.experts;
+  if (rule.score == ScoreFunction::kSoftmax) {
+    const A mean = dot(out, s, n);
+#pragma omp simd
+    for (int64_t e = 0; e < n; ++e) out[e] = s[e] * (out[e] - mean);
+  } else {
+#pragma omp simd
+    for (int64_t e = 0; e < n; ++e) out[e] *= s[e] * (1 - s[e]);
+  }
+}
+
+template <class A>
+void route_backward(const RouteBackward<A>& a, int64_t t) {
+  const int64_t n = a.rule.experts;
+  const bool post_softmax = a.rule.score == ScoreFunction::kSoftmax && !a.rule.pre_softmax;
+  A* out = a.dlogits + t * n;
+  if (a.dscores)
+    std::copy_n(a.dscores + t * n, n, out);
+  else
+    std::fill_n(out, n, A(0));
+  if (a.dweight && !post_softmax) add_weight_gradient(out, a, t);
+  if (a.dscores || !post_softmax) score_backward(out, a.scores + t * n, a.rule);
+  if (a.dweight && post_softmax) add_weight_gradient(out, a, t);
+}
+
+void check(const RouteRule& rule) {
+  CHECK(rule.top_k <= rule.experts, "top_k: ", rule.top_k, ", experts: ", rule.experts);
+  CHECK(rule.num_groups >= 1 && rule.num_groups <= kMaxGroups, "num_groups: ", rule.num_groups);
+  if (rule.num_groups == 1) return;
+  CHECK(rule.experts % rule.num_groups == 0, "experts: ", rule.experts, ", num_groups: ", rule.num_groups);
+  CHECK(rule.group_topk >= 1 && rule.group_topk <= rule.num_groups, "group_topk: ", rule.group_topk);
+  CHECK(rule.top_k <= rule.group_topk * (rule.experts / rule.num_groups), "top_k: ", rule.top_k);
+}
+
+}  // namespace
+
+template <class A>
+void run(Cpu, const RouteForward<A>& a) {
+  check(a.rule);
+  for_rows(a.tokens, a.rule.experts, [=](int64_t t) { route(a, t); });
+}
+
+template <class A>
+void run(Cpu, const RouteBackward<A>& a) {
+  for_rows(a.tokens, a.rule.experts, [=](int64_t t) { route_backward(a, t); });
+}
+
+#define SWITCHYARD_INSTANTIATE(A)                 \
+  template void run(Cpu, const RouteForward<A>&); \
+  template void run(Cpu, const RouteBackward<A>&);
+SWITCHYARD_INSTANTIATE(float)
+SWITCHYARD_INSTANTIATE(double)
+#undef SWITCHYARD_INSTANTIATE
+
+}  // namespace switchyard::kernels

@@ -12,19 +12,6 @@ enum class DropPolicy : uint8_t {
   kPosition,  // an expert keeps the first pairs: all first choices before second choices, tokens in order
 };
 
-// Every expert keeps at most `capacity` pairs; the others' expert becomes -1.
-template <class A>
-struct DropOverCapacity {
-  int32_t* expert;       // [tokens, top_k], changed in place
-  const A* weight;       // [tokens, top_k]
-  int64_t tokens, top_k, experts, capacity;
-  DropPolicy policy;
-  void* workspace;       // workspace_bytes(tokens, top_k, experts)
-  static int64_t workspace_bytes(int64_t tokens, int64_t top_k, int64_t experts) {
-    return 16 * tokens * top_k + 16 * (experts + 1) + 256;
-  }
-};
-
 // Rows by expert; within an expert by pair number (so: by token). Nothing depends on thread scheduling.
 struct SortByExpert {
   int64_t* counts;        // [experts] kept pairs
@@ -40,6 +27,20 @@ struct SortByExpert {
 };
 void run(Cpu, const SortByExpert&);
 void run(Cuda, const SortByExpert&);
+
+// Every expert keeps at most `capacity` pairs; the others' expert becomes -1.
+template <class A>
+struct DropOverCapacity {
+  int32_t* expert;       // [tokens, top_k], changed in place
+  const A* weight;       // [tokens, top_k]
+  int64_t tokens, top_k, experts, capacity;
+  DropPolicy policy;
+  void* workspace;       // workspace_bytes(tokens, top_k, experts)
+  static int64_t workspace_bytes(int64_t tokens, int64_t top_k, int64_t experts) {
+    // A permutation by expert (counts, offsets, position, source) and what making it takes.
+    return 16 * tokens * top_k + 16 * (experts + 1) + 256 + SortByExpert::workspace_bytes(tokens * top_k, experts);
+  }
+};
 
 // y[r, :] = x[index[r] / divisor, :]; a row with index -1 becomes 0. With divisor = top_k this copies tokens to rows.
 template <class T>

@@ -35,6 +35,26 @@ class Descriptor {
   int fd_;
 };
 
+// The parents of `path` that make_directories() would have to make, innermost first.
+std::vector<fs::path> missing_parents(const fs::path& path) {
+  std::vector<fs::path> missing;
+  std::error_code ignored;
+  for (fs::path parent = path.parent_path(); !parent.empty() && !fs::exists(parent, ignored);
+       parent = parent.parent_path())
+    missing.push_back(parent);
+  return missing;
+}
+
+// "a/b/" -> "a/b", so that filename() is b.
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.filename().empty() ? normal.parent_path() : normal;
+}
+
+fs::path hidden_beside(const fs::path& path, const char* ending) {
+  return path.parent_path() / concat(".", path.filename().string(), ending);
+}
+
 }  // namespace
 
 void fail_reading(const fs::path& path, int error) {
@@ -179,6 +199,32 @@ void sync_directory(const fs::path& path) {
 
 void rename_path(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_writing(to, errno);
+}
+
+AtomicDirectory::AtomicDirectory(const fs::path& path)
+    : target_(without_trailing_slash(path)),
+      temporary_(hidden_beside(target_, ".tmp")),
+      made_parents_(missing_parents(temporary_)) {
+  make_directories(temporary_);
+}
+
+AtomicDirectory::~AtomicDirectory() {
+  if (keep_) return;
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+  for (const fs::path& parent : made_parents_) ::rmdir(parent.c_str());
+}
+
+void AtomicDirectory::commit() {
+  sync_directory(temporary_);
+  const fs::path old = hidden_beside(target_, ".old.tmp");
+  std::error_code error;
+  fs::remove_all(old, error);
+  if (fs::exists(fs::symlink_status(target_, error))) rename_path(target_, old);
+  rename_path(temporary_, target_);
+  keep_ = true;
+  sync_directory(target_.parent_path());
+  fs::remove_all(old, error);
 }
 
 }  // namespace switchyard

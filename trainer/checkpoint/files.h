@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/check.h"
 
@@ -82,5 +83,25 @@ std::string read_file(const fs::path& path, int64_t limit = int64_t{1} << 30);
 void make_directories(const fs::path& path);
 void sync_directory(const fs::path& path);
 void rename_path(const fs::path& from, const fs::path& to);
+
+// A directory that appears at `path` whole or not at all: files are put into path(), ".NAME.tmp" beside it, and
+// commit() gives it its name. Without commit() the destructor removes it and the parents that it made.
+class AtomicDirectory {
+ public:
+  explicit AtomicDirectory(const fs::path& path);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  const fs::path& path() const { return temporary_; }  // where to write
+  const fs::path& target() const { return target_; }
+  void keep() { keep_ = true; }  // other processes write there too: a failure here leaves it
+  void commit();                 // what was at the target before is replaced
+
+ private:
+  fs::path target_, temporary_;
+  std::vector<fs::path> made_parents_;  // innermost first
+  bool keep_ = false;
+};
 
 }  // namespace switchyard

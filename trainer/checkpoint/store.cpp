@@ -1,7 +1,5 @@
 #include "trainer/checkpoint/store.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <utility>
 
@@ -24,40 +22,13 @@ TensorSource source_of(const NamedTensor& tensor) {
                          const Emit& emit) { emit(data, bytes); }};
 }
 
-// The parents of `path` that make_directories() would have to make, innermost first.
-std::vector<fs::path> missing_parents(const fs::path& path) {
-  std::vector<fs::path> missing;
-  std::error_code ignored;
-  for (fs::path parent = path.parent_path(); !parent.empty() && !fs::exists(parent, ignored);
-       parent = parent.parent_path())
-    missing.push_back(parent);
-  return missing;
-}
-
-// "a/b/" -> "a/b", so that filename() is b.
-fs::path without_trailing_slash(const fs::path& path) {
-  const fs::path normal = path.lexically_normal();
-  return normal.filename().empty() ? normal.parent_path() : normal;
-}
-
 }  // namespace
 
-CheckpointWriter::CheckpointWriter(fs::path directory, int64_t step, int rank, int world)
-    : directory_(without_trailing_slash(directory)),
-      temporary_(directory_.parent_path() / concat(".", directory_.filename().string(), ".tmp")),
-      step_(step),
-      rank_(rank),
-      world_(world),
-      made_parents_(missing_parents(temporary_)) {
-  make_directories(temporary_);
-}
-
-CheckpointWriter::~CheckpointWriter() {
-  // With several ranks others may still be writing here; a later start cleans up (remove_leftovers).
-  if (finished_ || world_ > 1) return;
-  std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
-  for (const fs::path& parent : made_parents_) ::rmdir(parent.c_str());
+CheckpointWriter::CheckpointWriter(const fs::path& directory, int64_t step, int rank, int world)
+    : directory_(directory), step_(step), rank_(rank), world_(world) {
+  // With several ranks others may still be writing when one fails; a later start cleans up
+  // (remove_leftovers).
+  if (world > 1) directory_.keep();
 }
 
 std::string CheckpointWriter::write_shard(const std::string& kind, std::span<const NamedTensor> tensors) {
@@ -70,7 +41,7 @@ std::string CheckpointWriter::write_shard(const std::string& kind, std::span<con
 std::string CheckpointWriter::write_shard(const std::string& kind, std::vector<TensorSource> tensors) {
   if (tensors.empty()) return "";
   const std::string name = shard_name(kind, rank_, world_);
-  const FileSum sum = write_safetensors(temporary_ / name, tensors);
+  const FileSum sum = write_safetensors(directory_.path() / name, tensors);
   return shard_text(name, sum, tensors);
 }
 
@@ -82,27 +53,18 @@ void CheckpointWriter::finish(std::span<const std::string> shards,
     if (!shard.empty()) add_shard(manifest, shard);
   for (const auto& [name, text] : texts) {
     CHECK(is_plain_file_name(name) && name != kManifestName, name);
-    CHECK(manifest.files.emplace(name, write_file(temporary_ / name, text)).second, name,
+    CHECK(manifest.files.emplace(name, write_file(directory_.path() / name, text)).second, name,
           " was written twice");
   }
   remove_strangers(manifest);
-  write_file(temporary_ / kManifestName, to_text(manifest));
-  sync_directory(temporary_);
-
-  std::error_code error;
-  const fs::path old = directory_.parent_path() / concat(".", directory_.filename().string(), ".old.tmp");
-  fs::remove_all(old, error);
-  if (fs::exists(fs::symlink_status(directory_, error))) rename_path(directory_, old);
-  rename_path(temporary_, directory_);
-  finished_ = true;
-  sync_directory(directory_.parent_path());
-  fs::remove_all(old, error);
+  write_file(directory_.path() / kManifestName, to_text(manifest));
+  directory_.commit();
 }
 
 // What an earlier, interrupted attempt at this step left.
 void CheckpointWriter::remove_strangers(const Manifest& manifest) const {
   std::vector<fs::path> strangers;
-  for (const auto& entry : fs::directory_iterator(temporary_))
+  for (const auto& entry : fs::directory_iterator(directory_.path()))
     if (!manifest.files.contains(entry.path().filename().string())) strangers.push_back(entry.path());
   std::error_code ignored;
   for (const fs::path& path : strangers) fs::remove_all(path, ignored);
@@ -135,7 +97,7 @@ void CheckpointReader::check_directory() const {
     if (name != kManifestName && !manifest_.files.contains(name))
       fail(Fault::kData, it->path().string(), ": the manifest does not list this file");
   }
-  if (error) fail_reading(directory_, error.value());
+  if (error) fail(Fault::kData, directory_.string(), ": cannot be read: ", error.message());
 }
 
 void CheckpointReader::verify_file(const std::string& name, std::string_view bytes) {

@@ -21,10 +21,8 @@ struct NamedTensor {
 // was written before finish() is in ".NAME.tmp" beside the directory and never taken for a checkpoint.
 class CheckpointWriter {
  public:
-  CheckpointWriter(fs::path directory, int64_t step, int rank = 0, int world = 1);
-  ~CheckpointWriter();  // an unfinished single-process writer removes what it wrote
-  CheckpointWriter(const CheckpointWriter&) = delete;
-  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+  // Given up unfinished, a single process' writer leaves nothing behind.
+  CheckpointWriter(const fs::path& directory, int64_t step, int rank = 0, int world = 1);
 
   // Writes KIND-RRRRR-of-WWWWW.safetensors and returns its description, for rank 0's finish(). No tensors: no
   // file, and an empty description.
@@ -38,11 +36,9 @@ class CheckpointWriter {
  private:
   void remove_strangers(const Manifest& manifest) const;
 
-  fs::path directory_, temporary_;
+  AtomicDirectory directory_;
   int64_t step_;
   int rank_, world_;
-  bool finished_ = false;
-  std::vector<fs::path> made_parents_;  // innermost first
 };
 
 enum class Verify : uint8_t {

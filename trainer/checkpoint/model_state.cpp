@@ -1,0 +1,142 @@
+#include "trainer/checkpoint/model_state.h"
+
+#include "trainer/together.h"
+
+namespace switchyard {
+
+namespace {
+
+using Kind = ParameterStore::Kind;
+
+const char* prefix_of(Kind kind) {
+  switch (kind) {
+    case Kind::kValue: return "";
+    case Kind::kM: return "adam_m.";
+    case Kind::kV: return "adam_v.";
+  }
+  return "";
+}
+
+TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece, Kind kind) {
+  return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(), [&store, &parameter, &piece, kind](const Emit& emit) {
+            const std::vector<float> values = store.read(parameter, piece, kind);
+            emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+          }};
+}
+
+// The pieces that this rank writes.
+template <class F>
+void for_own_pieces(const ParameterStore& store, const Mesh& mesh, F&& f) {
+  int64_t turn = 0;
+  for (const Parameter& p : store.parameters()) {
+    for (const Piece& piece : p.spec.pieces) {
+      const bool own = p.spec.placement == Placement::kExpert ? mesh.edp.rank() == 0
+                                                              : turn++ % mesh.world.size() == mesh.world.rank();
+      if (own) f(p, piece);
+    }
+  }
+}
+
+std::string write_weights(CheckpointWriter& writer, const ParameterStore& store, const Mesh& mesh) {
+  std::vector<TensorSource> tensors;
+  for_own_pieces(store, mesh, [&](const Parameter& p, const Piece& piece) {
+    tensors.push_back(source_of(store, p, piece, Kind::kValue));
+  });
+  if (mesh.world.rank() == 0) {
+    for (const ParameterStore::Buffer& b : store.buffers()) {
+      tensors.push_back({b.name, FileDType::kF32, b.shape.vector(), [&b](const Emit& emit) {
+                           const std::vector<float> values = b.var.value().to_vector<float>();
+                           emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+                         }});
+    }
+  }
+  return writer.write_shard("weights", std::move(tensors));
+}
+
+std::string write_moments(CheckpointWriter& writer, const ParameterStore& store, const Mesh& mesh) {
+  std::vector<TensorSource> tensors;
+  for_own_pieces(store, mesh, [&](const Parameter& p, const Piece& piece) {
+    tensors.push_back(source_of(store, p, piece, Kind::kM));
+    tensors.push_back(source_of(store, p, piece, Kind::kV));
+  });
+  return writer.write_shard("optimizer", std::move(tensors));
+}
+
+// Values of one logical tensor, after its name and shape were found as expected.
+std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name, const Shape& shape) {
+  const TensorEntry& entry = reader.entry(name);
+  if (entry.shape != shape.vector()) {
+    fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is ", to_string(Shape(entry.shape)), ", the model has ",
+         to_string(shape));
+  }
+  std::vector<float> values(shape.numel());
+  reader.read(name, values.data(), DType::kF32);
+  return values;
+}
+
+void load(CheckpointReader& reader, ParameterStore& store, Kind kind) {
+  for (const Parameter& p : store.parameters()) {
+    for (const Piece& piece : p.spec.pieces) {
+      store.write(p, piece, kind, read_tensor(reader, prefix_of(kind) + piece.name, piece.shape));
+    }
+  }
+}
+
+// Experts that live on other ranks are known too.
+bool is_other_rank_expert(const std::string& name) { return name.find(".mlp.experts.") != std::string::npos; }
+
+void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store) {
+  std::set<std::string> known;
+  for (const Parameter& p : store.parameters()) {
+    for (const Piece& piece : p.spec.pieces) known.insert(piece.name);
+  }
+  for (const ParameterStore::Buffer& b : store.buffers()) known.insert(b.name);
+  for (const std::string& name : reader.names()) {
+    std::string bare = name;
+    if (bare.starts_with("adam_m.") || bare.starts_with("adam_v.")) bare = bare.substr(7);
+    if (!known.contains(bare) && !is_other_rank_expert(bare)) {
+      fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is not in the model");
+    }
+  }
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& directory, int64_t step, const ParameterStore& store, const Mesh& mesh,
+                     const std::map<std::string, std::string>& texts) {
+  const Group& world = mesh.world.host;
+  std::optional<CheckpointWriter> writer;
+  std::string weights, moments;
+  // Rank 0 makes the directory before the others write into it.
+  together(world, [&] {
+    if (world->rank() == 0) writer.emplace(directory, step, world->rank(), world->size());
+  });
+  together(world, [&] {
+    if (!writer) writer.emplace(directory, step, world->rank(), world->size());
+    weights = write_weights(*writer, store, mesh);
+    if (store.trainable()) moments = write_moments(*writer, store, mesh);
+  });
+  std::vector<std::string> shards = gather_texts(world, weights);
+  const std::vector<std::string> more = gather_texts(world, moments);
+  shards.insert(shards.end(), more.begin(), more.end());
+  together(world, [&] {
+    if (world->rank() == 0) writer->finish(shards, texts);
+  });
+}
+
+void load_weights(CheckpointReader& reader, ParameterStore& store) {
+  refuse_unknown(reader, store);
+  load(reader, store, Kind::kValue);
+  for (const ParameterStore::Buffer& b : store.buffers()) {
+    if (!reader.contains(b.name)) fail(Fault::kData, reader.directory().string(), ": tensor ", b.name, " is missing");
+    const std::vector<float> values = read_tensor(reader, b.name, b.shape);
+    upload(b.var.value().raw(), b.var.device(), values.data(), b.var.value().bytes());
+  }
+}
+
+void load_moments(CheckpointReader& reader, ParameterStore& store) {
+  load(reader, store, Kind::kM);
+  load(reader, store, Kind::kV);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+// A ParameterStore's logical tensors to and from checkpoints. Names are global, so any layout reads what any other wrote.
+//
+//   weights      NAME                     F32 (the masters', where there are masters)
+//   optimizer    adam_m.NAME, adam_v.NAME F32
+#pragma once
+
+#include "core/nn/parameters.h"
+#include "parallel/mesh.h"
+#include "trainer/checkpoint/store.h"
+
+namespace switchyard {
+
+// All ranks. Each writes a share: replicated tensors in turn, experts by the first of their replicas. `texts` (file name ->
+// contents) is rank 0's. Atomic: an error or a kill leaves the previous checkpoints as they were.
+void save_checkpoint(const fs::path& directory, int64_t step, const ParameterStore& store, const Mesh& mesh,
+                     const std::map<std::string, std::string>& texts);
+
+// Weights, buffers and, if asked for, moments of this rank's parameters. Strict: a missing, unknown or wrongly shaped
+// tensor is Error{kData}.
+void load_weights(CheckpointReader& reader, ParameterStore& store);
+void load_moments(CheckpointReader& reader, ParameterStore& store);
+
+}  // namespace switchyard

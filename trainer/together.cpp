@@ -1,0 +1,78 @@
+#include "trainer/together.h"
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <new>
+#include <system_error>
+
+namespace switchyard {
+
+namespace {
+
+std::atomic<bool> g_stop_asked = false;
+static_assert(std::atomic<bool>::is_always_lock_free, "the signal handler writes it");
+
+extern "C" void on_stop_signal(int) { g_stop_asked = true; }
+
+}  // namespace
+
+Error as_error(const std::exception& e) {
+  if (const auto* error = dynamic_cast<const Error*>(&e)) return *error;
+  if (dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const std::length_error*>(&e)) {
+    return Error(Fault::kResource, "out of memory");
+  }
+  if (const auto* system = dynamic_cast<const std::system_error*>(&e)) {
+    const bool full = system->code() == std::errc::no_space_on_device || system->code() == std::errc::file_too_large ||
+                      system->code() == std::errc::not_enough_memory;
+    return Error(full ? Fault::kResource : Fault::kUsage, e.what());
+  }
+  return Error(Fault::kInternal, e.what());
+}
+
+void together(const Group& world, const std::function<void()>& f) {
+  Fault fault = Fault::kInternal;
+  std::string message;
+  bool failed = false;
+  try {
+    f();
+  } catch (const std::exception& e) {
+    const Error error = as_error(e);
+    fault = error.fault();
+    message = error.what();
+    failed = true;
+  }
+  int64_t first = failed ? world->rank() : world->size();
+  world->all_reduce(&first, 1, DType::kI64, ReduceOp::kMin);
+  if (first == world->size()) return;
+  int64_t header[2] = {static_cast<int64_t>(fault), static_cast<int64_t>(message.size())};
+  world->broadcast(header, 2, DType::kI64, static_cast<int>(first));
+  message.resize(header[1]);
+  world->broadcast(message.data(), header[1], DType::kU8, static_cast<int>(first));
+  throw FailedTogether(static_cast<Fault>(header[0]), message);
+}
+
+std::vector<std::string> gather_texts(const Group& world, const std::string& text) {
+  const int ranks = world->size();
+  const auto size = static_cast<int64_t>(text.size());
+  std::vector<int64_t> sizes(ranks);
+  world->all_gather(&size, sizes.data(), 1, DType::kI64);
+  std::vector<std::string> texts(ranks);
+  for (int r = 0; r < ranks; ++r) {
+    texts[r] = r == world->rank() ? text : std::string(sizes[r], '\0');
+    world->broadcast(texts[r].data(), sizes[r], DType::kU8, r);
+  }
+  return texts;
+}
+
+void catch_stop_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_stop_signal;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
+}
+
+bool stop_asked() { return g_stop_asked; }
+void ask_stop(bool value) { g_stop_asked = value; }
+
+}  // namespace switchyard

@@ -1,0 +1,33 @@
+// How the ranks of a job fail and stop as one.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "parallel/comm/communicator.h"
+
+namespace switchyard {
+
+// Thrown on every rank after an error of any rank; carries the message of the first that failed.
+class FailedTogether : public Error {
+ public:
+  FailedTogether(Fault fault, const std::string& message) : Error(fault, message) {}
+};
+
+// Runs f on every rank (Errors of f, bad_alloc and file system errors are caught), then agrees: if any rank failed, all throw
+// FailedTogether with the first failing rank's fault and message. f must not call collectives that a failing rank would miss.
+void together(const Group& world, const std::function<void()>& f);
+
+// Every rank's text, in rank order, on every rank.
+std::vector<std::string> gather_texts(const Group& world, const std::string& text);
+
+// SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and the end; the handler only sets a flag.
+void catch_stop_signals();
+bool stop_asked();
+void ask_stop(bool value);
+
+// std::bad_alloc, file system errors and the like as Error.
+Error as_error(const std::exception& e);
+
+}  // namespace switchyard

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/cuda/grouped_mma.cuh"
 #include "kernels/cuda/grouped_simt.cuh"
 #include "kernels/cuda/handles.h"
 
@@ -14,11 +15,22 @@ int to_int(int64_t n) {
   return static_cast<int>(n);
 }
 
+// Rows are copied in pieces of 16 bytes.
+template <class C>
+bool fits_tensor_cores(const GroupedProblem<BF16, C>& p) {
+  const auto address =
+      reinterpret_cast<uintptr_t>(p.a) | reinterpret_cast<uintptr_t>(p.b) | reinterpret_cast<uintptr_t>(p.c);
+  return p.m % 8 == 0 && p.n % 8 == 0 && p.k % 8 == 0 && address % 16 == 0;
+}
+
 template <Form kForm, class T, class C>
 void run_form(Cuda exec, const GroupedProblem<T, C>& p) {
   CHECK(exec.handles, "no handles");
   CHECK(p.groups <= kMaxGroups && most_tiles<kForm>(p, 64, 64) <= std::numeric_limits<int>::max(), p.groups,
         " groups of ", p.m, " x ", p.n, " x ", p.k, " in ", p.rows, " rows");
+  if constexpr (std::is_same_v<T, BF16>) {
+    if (fits_tensor_cores(p)) return mma::launch<kForm>(p, exec.handles->multiprocessors, exec.stream);
+  }
   simt::launch<kForm>(p, exec.handles->multiprocessors, exec.stream);
 }
 

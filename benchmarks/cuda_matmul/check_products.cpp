@@ -1,0 +1,177 @@
+#include <algorithm>
+
+#include "benchmarks/cuda_matmul/check.h"
+#include "benchmarks/cuda_matmul/report.h"
+#include "kernels/grouped_matmul.h"
+#include "kernels/matmul.h"
+
+namespace switchyard::bench {
+
+namespace {
+
+struct Size {
+  int64_t m, n, k;
+};
+
+// c[m, n] (+)= a b with strides in elements.
+template <class T>
+void reference_product(double* c, const T* a, const T* b, Size s, int64_t a_row, int64_t a_depth,
+                       int64_t b_depth, int64_t b_column) {
+  for (int64_t i = 0; i < s.m; ++i) {
+    for (int64_t j = 0; j < s.n; ++j) {
+      double sum = 0;
+      for (int64_t d = 0; d < s.k; ++d) {
+        sum += to_double(a[i * a_row + d * a_depth]) * to_double(b[d * b_depth + j * b_column]);
+      }
+      c[i * s.n + j] += sum;
+    }
+  }
+}
+
+template <class T, class C>
+int check_matmul(Cuda exec, Size s, bool transpose_a, bool transpose_b, bool accumulate,
+                 std::mt19937& generator) {
+  const auto a = random_vector<T>(s.m * s.k, generator), b = random_vector<T>(s.k * s.n, generator);
+  const auto c = random_vector<C>(s.m * s.n, generator);
+  DeviceArray<T> da(a), db(b);
+  std::vector<C> out[2];
+  for (auto& result : out) {
+    DeviceArray<C> poisoned(s.m * s.n), filled(c);
+    DeviceArray<C>& dc = accumulate ? filled : poisoned;
+    kernels::run(exec, kernels::Matmul<T, C>{dc.data(), da.data(), db.data(), s.m, s.n, s.k, transpose_a,
+                                             transpose_b, accumulate});
+    result = dc.host();
+  }
+  std::vector<double> reference(s.m * s.n, 0);
+  if (accumulate) std::transform(c.begin(), c.end(), reference.begin(), [](C x) { return to_double(x); });
+  reference_product(reference.data(), a.data(), b.data(), s, transpose_a ? 1 : s.k, transpose_a ? s.m : 1,
+                    transpose_b ? 1 : s.n, transpose_b ? s.k : 1);
+  return report(concat("matmul ", kTypeName<T>, "->", kTypeName<C>, " ", s.m, "x", s.n, "x", s.k, " ",
+                       transpose_a ? "T" : "N", transpose_b ? "T" : "N", accumulate ? " +=" : ""),
+                relative_error(out[0], reference), tolerance<T, C>(), same_bits(out[0], out[1]));
+}
+
+// Ragged groups: where each begins; some rows before the first and after the last belong to none.
+struct Groups {
+  std::string name;
+  std::vector<int64_t> offsets;
+  int64_t rows;
+  int64_t count() const { return static_cast<int64_t>(offsets.size()) - 1; }
+};
+
+Groups make_groups(std::string name, const std::vector<int64_t>& sizes, int64_t before, int64_t after) {
+  Groups g{std::move(name), {before}, 0};
+  for (const int64_t size : sizes) g.offsets.push_back(g.offsets.back() + size);
+  g.rows = g.offsets.back() + after;
+  return g;
+}
+
+// Rows of no group must be left alone, and what stands there must not be read: it is NaN.
+template <class T>
+void poison_outside(std::vector<T>& x, const Groups& g, int64_t columns) {
+  for (int64_t r = 0; r < g.rows; ++r) {
+    if (r >= g.offsets.front() && r < g.offsets.back()) continue;
+    std::memset(static_cast<void*>(x.data() + r * columns), 0xff, columns * sizeof(T));
+  }
+}
+
+template <class T>
+int check_rows(Cuda exec, const Groups& g, int64_t n, int64_t k, bool transpose_w, std::mt19937& generator) {
+  auto x = random_vector<T>(g.rows * k, generator);
+  const auto w = random_vector<T>(g.count() * n * k, generator);
+  poison_outside(x, g, k);
+  DeviceArray<T> dx(x), dw(w);
+  DeviceArray<int64_t> offsets(g.offsets);
+  std::vector<T> out[2];
+  for (auto& result : out) {
+    DeviceArray<T> y(g.rows * n);
+    kernels::run(exec, kernels::GroupedMatmul<T>{y.data(), dx.data(), dw.data(), offsets.data(), g.count(),
+                                                 g.rows, n, k, transpose_w});
+    result = y.host();
+  }
+  const int64_t first = g.offsets.front() * n, last = g.offsets.back() * n;
+  std::vector<T> poisoned(out[0]);
+  poison_outside(poisoned, g, n);
+  const bool outside_kept = same_bits(poisoned, out[0]);
+  std::vector<double> reference(last - first, 0);
+  for (int64_t e = 0; e < g.count(); ++e) {
+    const Size s{g.offsets[e + 1] - g.offsets[e], n, k};
+    reference_product(reference.data() + g.offsets[e] * n - first, x.data() + g.offsets[e] * k,
+                      w.data() + e * n * k, s, k, 1, transpose_w ? 1 : n, transpose_w ? k : 1);
+  }
+  const std::vector<T> inside(out[0].begin() + first, out[0].begin() + last);
+  return report(concat("grouped ", transpose_w ? "forward " : "data ", kTypeName<T>, " ", g.name, " n ", n,
+                       " k ", k, outside_kept ? "" : " WROTE OUTSIDE"),
+                outside_kept ? relative_error(inside, reference) : INFINITY, tolerance<T, T>(),
+                same_bits(out[0], out[1]));
+}
+
+template <class T, class C>
+int check_weight(Cuda exec, const Groups& g, int64_t n, int64_t k, bool accumulate, std::mt19937& generator) {
+  auto dy = random_vector<T>(g.rows * n, generator), x = random_vector<T>(g.rows * k, generator);
+  const auto before = random_vector<C>(g.count() * n * k, generator);
+  poison_outside(dy, g, n);
+  poison_outside(x, g, k);
+  DeviceArray<T> ddy(dy), dx(x);
+  DeviceArray<int64_t> offsets(g.offsets);
+  std::vector<C> out[2];
+  for (auto& result : out) {
+    DeviceArray<C> poisoned(g.count() * n * k), filled(before);
+    DeviceArray<C>& dw = accumulate ? filled : poisoned;
+    kernels::run(exec, kernels::GroupedMatmulWeight<T, C>{dw.data(), ddy.data(), dx.data(), offsets.data(),
+                                                          g.count(), g.rows, n, k, accumulate});
+    result = dw.host();
+  }
+  std::vector<double> reference(g.count() * n * k, 0);
+  if (accumulate)
+    std::transform(before.begin(), before.end(), reference.begin(), [](C v) { return to_double(v); });
+  for (int64_t e = 0; e < g.count(); ++e) {
+    reference_product(reference.data() + e * n * k, dy.data() + g.offsets[e] * n, x.data() + g.offsets[e] * k,
+                      Size{n, k, g.offsets[e + 1] - g.offsets[e]}, 1, n, k, 1);
+  }
+  return report(concat("grouped weight ", kTypeName<T>, "->", kTypeName<C>, " ", g.name, " n ", n, " k ", k,
+                       accumulate ? " +=" : ""),
+                relative_error(out[0], reference), tolerance<T, C>(), same_bits(out[0], out[1]));
+}
+
+template <class T, class C>
+int check_matmuls(Cuda exec, std::mt19937& generator) {
+  int failures = 0;
+  for (const Size s : {Size{67, 45, 33}, Size{128, 192, 64}, Size{5, 7, 0}, Size{0, 8, 8}, Size{8, 0, 8}}) {
+    for (int form = 0; form < 8; ++form) {
+      failures += check_matmul<T, C>(exec, s, form & 1, form & 2, form & 4, generator);
+    }
+  }
+  return failures;
+}
+
+template <class T>
+int check_grouped(Cuda exec, std::mt19937& generator) {
+  const Groups cases[] = {make_groups("ragged", {130, 0, 1, 300, 0, 63, 128}, 3, 20),
+                          make_groups("one group", {257}, 0, 0), make_groups("all empty", {0, 0, 0}, 0, 5),
+                          make_groups("many small", std::vector<int64_t>(40, 9), 0, 7)};
+  int failures = 0;
+  for (const Groups& g : cases) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{264, 200}, {128, 64}, {8, 16}, {37, 19}}) {
+      if (g.count() > 10 && n > 128) continue;  // the host's loops
+      failures += check_rows<T>(exec, g, n, k, true, generator);
+      failures += check_rows<T>(exec, g, n, k, false, generator);
+      failures += check_weight<T, Acc<T>>(exec, g, n, k, false, generator);
+      failures += check_weight<T, Acc<T>>(exec, g, n, k, true, generator);
+    }
+  }
+  return failures;
+}
+
+}  // namespace
+
+int check_products(Cuda exec, unsigned seed) {
+  std::mt19937 generator(seed);
+  int failures = check_matmuls<float, float>(exec, generator) + check_matmuls<BF16, BF16>(exec, generator) +
+                 check_matmuls<BF16, float>(exec, generator) + check_matmuls<double, double>(exec, generator);
+  failures += check_grouped<BF16>(exec, generator);
+  failures += check_grouped<float>(exec, generator);
+  return failures + check_grouped<double>(exec, generator);
+}
+
+}  // namespace switchyard::bench

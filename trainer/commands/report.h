@@ -1,0 +1,14 @@
+#pragma once
+
+#include <exception>
+
+namespace switchyard {
+
+// The one place where an exception becomes an exit code: 2 usage or config, 3 data or checkpoint, 4
+// non-finite loss, 5 hang or lost peer, 6 memory or disk, 1 a bug of ours.
+int exit_code_of(const std::exception&);
+
+// "switchyard: MESSAGE" on stderr where `speak` is set, and the exit code. With several ranks one speaks.
+int report_and_exit_code(const std::exception&, bool speak = true);
+
+}  // namespace switchyard

@@ -1,0 +1,47 @@
+// The program: one command, one exit code.
+#include <cstdio>
+#include <exception>
+#include <variant>
+
+#include "kernels/check.h"
+#include "parallel/comm/make.h"
+#include "trainer/commands/command_line.h"
+#include "trainer/commands/commands.h"
+#include "trainer/commands/report.h"
+
+namespace switchyard {
+namespace {
+
+struct Run {
+  int operator()(const Message& message) const {
+    std::fputs(message.text.c_str(), stdout);
+    return 0;
+  }
+  int operator()(const TrainArgs& args) const { return run_train(args); }
+  int operator()(const EvalArgs& args) const { return run_eval(args); }
+  int operator()(const GenerateArgs& args) const { return run_generate(args); }
+  int operator()(const ScoreArgs& args) const { return run_score(args); }
+  int operator()(const ImportArgs& args) const { return run_import(args); }
+  int operator()(const ExportArgs& args) const { return run_export(args); }
+  int operator()(const PrepareArgs& args) const { return run_prepare(args); }
+  int operator()(const InspectArgs& args) const { return run_inspect(args); }
+  int operator()(const PlanArgs& args) const { return run_plan(args); }
+};
+
+// A wrong command line or config is the same on every rank: the first one says so.
+bool should_speak(const std::exception& error) {
+  return exit_code_of(error) != static_cast<int>(Fault::kUsage) || launch_info().rank == 0;
+}
+
+int run_program(int argc, char** argv) {
+  try {
+    return std::visit(Run{}, parse_command_line({argv + 1, argv + argc}));
+  } catch (const std::exception& error) {
+    return report_and_exit_code(error, should_speak(error));
+  }
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) { return switchyard::run_program(argc, argv); }

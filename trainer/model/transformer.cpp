@@ -1,5 +1,6 @@
 #include "trainer/model/transformer.h"
 
+#include <bit>
 #include <cmath>
 
 namespace switchyard {
@@ -64,21 +65,21 @@ Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dty
               : add_table(store, "lm_head.weight", o.vocab_size, o.hidden_size, dtype, o.initializer_range);
 }
 
-const RopeTable& Transformer::rope(int64_t seq, Device device) const {
-  auto found = ropes_.find(seq);
-  if (found == ropes_.end()) {
+RopeTable Transformer::rope(int64_t seq, Device device) const {
+  if (!rope_.cos.defined() || rope_.cos.dim(0) < seq) {
     const auto rotary = static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
-    found = ropes_.emplace(seq, make_rope_table(seq, rotary, options_.rope_theta, dtype_, device)).first;
+    const auto rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(seq)));
+    rope_ = make_rope_table(rows, rotary, options_.rope_theta, dtype_, device);
   }
-  return found->second;
+  return rope_;
 }
 
 Vars Transformer::run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
                             const Tensor& documents, ForwardContext& context) const {
-  const RopeTable& table = rope(shape.seq, x[0].device());
+  const RopeTable table = rope(shape.seq, x[0].device());
   if (!options_.recompute || !grad_enabled()) return {layer(x[0], shape, table, documents, context)};
   // Auxiliary losses leave the recomputed part as results of their own.
-  auto f = [&layer, &table, shape, documents, base = context](const Vars& inputs) {
+  auto f = [&layer, table, shape, documents, base = context](const Vars& inputs) {
     ForwardContext inner = base;
     inner.losses.clear();
     Vars results{layer(inputs[0], shape, table, documents, inner)};

@@ -2,7 +2,6 @@
 // semantics by default; tensors have Hugging Face's names.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <optional>
 
@@ -64,7 +63,7 @@ class Transformer {
   ExchangeMeter& meter() const { return *meter_; }
 
  private:
-  const RopeTable& rope(int64_t seq, Device device) const;
+  RopeTable rope(int64_t seq, Device device) const;
   Vars run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
                  const Tensor& documents, ForwardContext& context) const;
 
@@ -73,7 +72,7 @@ class Transformer {
   std::shared_ptr<ExchangeMeter> meter_;
   Var embedding_, norm_, head_;
   std::vector<DecoderLayer> layers_;
-  mutable std::map<int64_t, RopeTable> ropes_;  // by sequence length
+  mutable RopeTable rope_{};  // of the longest sequence seen, rounded up
 };
 
 }  // namespace switchyard

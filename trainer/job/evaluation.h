@@ -1,0 +1,25 @@
+// Loss on held-out data, over all ranks.
+#pragma once
+
+#include <optional>
+
+#include "trainer/data/tokenizer.h"
+#include "trainer/model/transformer.h"
+
+namespace switchyard {
+
+struct Evaluation {
+  double loss = 0;     // mean cross-entropy per target token, nats
+  int64_t tokens = 0;  // targets
+  std::optional<double> bits_per_byte;  // where the tokenizer is known
+};
+
+// Every token of the data set but the first is a target once; at most `max_samples` sequences (0: all). Collective; no
+// gradients, no noise, no counters moved.
+Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer, int64_t micro_batch,
+                    int64_t max_samples, const Group& world);
+
+// {"loss": .., "tokens": .., "bits_per_byte": ..}, with "step" first if it is not negative.
+std::string to_json(const Evaluation& evaluation, int64_t step = -1);
+
+}  // namespace switchyard

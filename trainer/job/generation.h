@@ -1,0 +1,23 @@
+// Text from a model, token by token.
+#pragma once
+
+#include <functional>
+
+#include "trainer/data/tokenizer.h"
+#include "trainer/model/transformer.h"
+
+namespace switchyard {
+
+struct GenerationOptions {
+  int64_t max_tokens = 64;
+  double temperature = 1;  // 0: the likeliest token
+  int64_t top_k = 0;       // 0: all tokens
+  uint64_t seed = 1;
+};
+
+// Continues `ids` (not empty) until max_tokens or `stop`; calls `emit` for each new token. Collective over `world`: rank 0
+// draws.
+void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<int32_t> stop,
+              const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit);
+
+}  // namespace switchyard

@@ -1,0 +1,242 @@
+#include "trainer/job/job.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/device/stream.h"
+#include "trainer/checkpoint/model_state.h"
+#include "trainer/checkpoint/runs.h"
+#include "trainer/job/generation.h"
+#include "trainer/together.h"
+
+namespace switchyard {
+
+namespace {
+
+void write_text(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream out(path, std::ios::trunc);
+  out << text << std::flush;
+  if (!out) fail(Fault::kResource, path.string(), ": cannot be written (disk full?)");
+}
+
+void warn(const std::string& message) { fmt::print(stderr, "switchyard: warning: {}\n", message); }
+
+int64_t vocabulary_of(const TokenFile& file) {
+  return file.sidecar() ? file.sidecar()->vocab_size : file.max_token() + 1;
+}
+
+}  // namespace
+
+TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
+    : config_(std::move(config)), options_(options) {
+  directory_.root = options.run_dir.empty() ? std::filesystem::path("runs") / config_.name
+                                            : std::filesystem::path(options.run_dir);
+  together(world, [&] {
+    check_world(config_, world->size());
+    check_data(config_);
+    choose_device();
+    adopt_initial_model();
+    open_data();
+  });
+  mesh_ = make_mesh(world, static_cast<int>(config_.parallel.expert), config_.device,
+                    {.timeout_seconds = config_.parallel.timeout_seconds}, options.nccl);
+  together(world, [&] {
+    if (is_root()) open_run_directory();
+  });
+  together(world, [&] {
+    if (options_.resume) {
+      resume_from_ = find_newest(directory_.checkpoints(), is_root() ? Warn(warn) : Warn([](const std::string&) {}));
+    }
+    build_model();
+    restore();
+  });
+  stepper_ = std::make_unique<TrainStep>(config_, *model_, *store_, mesh_);
+  if (is_root()) {
+    together(make_self(), [&] {
+      metrics_.emplace(directory_.metrics(), step_);
+      evaluations_.emplace(directory_.evaluations(), step_);
+      progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
+    });
+  }
+  announce();
+}
+
+TrainingJob::~TrainingJob() = default;
+
+void TrainingJob::choose_device() const {
+  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  omp_set_num_threads(static_cast<int>(
+      config_.threads > 0 ? config_.threads : std::max<int64_t>(1, cores / options_.local_size)));
+  if (config_.device == Device::kCuda) use_cuda_device(options_.local_rank, options_.local_size);
+}
+
+void TrainingJob::adopt_initial_model() {
+  if (config_.train.init_from.empty()) return;
+  CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn));
+  adopt_model(config_, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
+}
+
+void TrainingJob::open_data() {
+  train_file_.emplace(TokenFile::open(config_.data.train));
+  if (config_.model.vocab_size == 0) config_.model.vocab_size = vocabulary_of(*train_file_);
+  check_model(config_.model, "model");
+  train_file_->check_vocabulary(config_.model.vocab_size);
+  tokenizer_ = tokenizer_of(*train_file_);
+  train_.emplace(*train_file_, SamplerOptions{.sequence_length = config_.train.sequence_length,
+                                              .shuffle = config_.data.shuffle,
+                                              .seed = config_.seed,
+                                              .documents = config_.model.mask_documents});
+  if (config_.data.validation.empty()) return;
+  validation_file_.emplace(TokenFile::open(config_.data.validation));
+  validation_file_->check_vocabulary(config_.model.vocab_size);
+  validation_.emplace(*validation_file_, SamplerOptions{.sequence_length = config_.train.sequence_length,
+                                                        .documents = config_.model.mask_documents});
+}
+
+void TrainingJob::open_run_directory() {
+  directory_.create();
+  remove_leftovers(directory_.checkpoints());
+}
+
+void TrainingJob::build_model() {
+  store_ = std::make_unique<ParameterStore>();
+  model_ = std::make_unique<Transformer>(*store_, config_.model, compute_dtype(config_.precision), mesh_.ep);
+  const bool fresh = !resume_from_ && config_.train.init_from.empty();
+  store_->materialize(config_.device, config_.seed, true, fresh);
+}
+
+void TrainingJob::check_resumable(CheckpointReader& reader) {
+  const std::string where = reader.directory().string() + "/model.txtpb";
+  const auto differences = model_differences(model_from_text(reader.text("model.txtpb"), where), config_.model);
+  if (differences.empty()) return;
+  std::string list;
+  for (const FieldDifference& d : differences) {
+    list += fmt::format("{}{} is {} in the checkpoint and {} in the config", list.empty() ? "" : "; ", d.field, d.first,
+                        d.second);
+  }
+  fail(Fault::kUsage, reader.directory().string(), ": cannot resume: ", list);
+}
+
+void TrainingJob::restore() {
+  if (resume_from_) {
+    CheckpointReader reader(*resume_from_);
+    check_resumable(reader);
+    load_weights(reader, *store_);
+    load_moments(reader, *store_);
+    step_ = saved_step_ = reader.step();
+  } else if (!config_.train.init_from.empty()) {
+    CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn), Verify::kAll);
+    load_weights(reader, *store_);
+  }
+}
+
+void TrainingJob::announce() {
+  if (!is_root()) return;
+  write_text(directory_.config(), resolved_text(config_));
+  write_text(directory_.env(), environment_json(config_, mesh_.world.size()));
+  int64_t parameters = 0;
+  for (const Parameter& p : store_->parameters()) {
+    parameters += p.spec.shape.numel() * (p.spec.placement == Placement::kExpert ? mesh_.ep.size() : 1);
+  }
+  say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data", config_.name,
+                  static_cast<double>(parameters) / 1e6, config_.model.num_layers, name_of(config_.device),
+                  mesh_.world.size(), mesh_.world.size() == 1 ? "" : "s", config_.parallel.expert,
+                  train_file_->tokens()));
+  if (resume_from_) say(fmt::format("resuming after step {} from {}", step_, resume_from_->string()));
+}
+
+void TrainingJob::run() {
+  const MicroBatchPlan& plan = stepper_->plan();
+  while (step_ < config_.train.steps && !stepper_->stop_agreed()) {
+    const int64_t step = step_ + 1;
+    const StepMetrics metrics = stepper_->run(step, [&](int64_t micro_batch) {
+      return train_->batch(plan.first_sample(step, micro_batch), plan.micro_batch);
+    });
+    step_ = step;
+    after_step(metrics);
+  }
+  if (saved_step_ != step_) save(step_);
+  if (stepper_->stop_agreed()) {
+    say(fmt::format("stopped by a signal after step {}; the checkpoint is written", step_));
+  } else {
+    say(fmt::format("done: step {}", step_));
+  }
+}
+
+void TrainingJob::after_step(const StepMetrics& metrics) {
+  if (is_root()) {
+    metrics_->write(to_json(metrics));
+    const int64_t every = std::max<int64_t>(1, config_.log.every_steps);
+    if (step_ % every == 0 || step_ == config_.train.steps || step_ == 1) progress_->step(metrics);
+  }
+  if (stepper_->stop_agreed()) return;  // the checkpoint comes first, and there may be little time
+  const bool last = step_ == config_.train.steps;
+  auto due = [&](int64_t every) { return every > 0 && (step_ % every == 0 || last); };
+  if (due(config_.eval.every_steps)) evaluate_now(step_);
+  if (due(config_.sample.every_steps)) sample_now(step_);
+  if (config_.checkpoint.every_steps > 0 && step_ % config_.checkpoint.every_steps == 0) save(step_);
+}
+
+void TrainingJob::evaluate_now(int64_t step) {
+  if (!validation_) return;
+  const int64_t samples = config_.eval.batches * config_.train.global_batch_size;
+  const Evaluation result = evaluate(*model_, *validation_, tokenizer_.get(), config_.train.micro_batch_size, samples,
+                                     mesh_.world.host);
+  if (!is_root()) return;
+  evaluations_->write(to_json(result, step));
+  say(fmt::format("eval at step {}: loss {:.4f}{} over {} tokens", step, result.loss,
+                  result.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *result.bits_per_byte) : "",
+                  result.tokens));
+}
+
+void TrainingJob::sample_now(int64_t step) {
+  if (!tokenizer_) return;
+  std::string all;
+  for (const std::string& prompt : config_.sample.prompts) {
+    std::vector<int32_t> ids = tokenizer_->encode(prompt);
+    if (ids.empty()) continue;
+    StreamDecoder decoder(*tokenizer_);
+    std::string text = prompt;
+    generate(*model_, ids, tokenizer_->eos(),
+             {.max_tokens = config_.sample.max_tokens, .temperature = config_.sample.temperature, .seed = config_.seed},
+             mesh_.world.host, [&](int32_t id) { text += decoder.push(id); });
+    all += text + decoder.finish() + "\n\n";
+  }
+  if (!is_root() || all.empty()) return;
+  write_text(directory_.samples() / fmt::format("step_{:08}.txt", step), all);
+  say("sample: " + all.substr(0, all.find("\n\n")));
+}
+
+std::string TrainingJob::state_json(int64_t step) const {
+  return nlohmann::ordered_json{{"step", step},
+                                {"samples", step * config_.train.global_batch_size},
+                                {"tokens", step * config_.train.global_batch_size * config_.train.sequence_length},
+                                {"seed", config_.seed},
+                                {"sequence_length", config_.train.sequence_length},
+                                {"data_fingerprint", fmt::format("{:016x}", train_file_->fingerprint())},
+                                {"world_size", mesh_.world.size()},
+                                {"expert_parallel", mesh_.ep.size()}}
+             .dump(2) +
+         "\n";
+}
+
+void TrainingJob::save(int64_t step) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::map<std::string, std::string> texts{{"model.txtpb", model_to_text(config_.model)},
+                                           {"config.txtpb", resolved_text(config_)},
+                                           {"state.json", state_json(step)}};
+  if (tokenizer_) texts["tokenizer.json"] = tokenizer_->to_json();
+  save_checkpoint(step_directory(directory_.checkpoints(), step), step, *store_, mesh_, texts);
+  together(mesh_.world.host, [&] {
+    if (is_root()) publish(directory_.checkpoints(), step, config_.checkpoint.keep_last);
+  });
+  saved_step_ = step;
+  say(fmt::format("checkpoint of step {} written in {}", step,
+                  duration_text(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count())));
+}
+
+}  // namespace switchyard

@@ -1,0 +1,69 @@
+// A training job on one rank: set-up, resume, the loop, checkpoints, evaluation, samples.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "trainer/job/evaluation.h"
+#include "trainer/job/progress.h"
+#include "trainer/job/run_directory.h"
+#include "trainer/job/step.h"
+
+namespace switchyard {
+
+class CheckpointReader;
+
+struct JobOptions {
+  std::string run_dir;  // empty: runs/NAME
+  bool resume = true;
+  int local_rank = 0, local_size = 1;
+  bool nccl = true;     // false: thread-ranks that share a GPU
+};
+
+class TrainingJob {
+ public:
+  // Everything that can be wrong is found here, on all ranks together, before the first step.
+  TrainingJob(Config config, Group world, const JobOptions& options);
+  ~TrainingJob();
+
+  void run();
+  int64_t last_step_done() const { return step_; }
+
+ private:
+  void open_data();
+  void open_run_directory();
+  void choose_device() const;
+  void adopt_initial_model();
+  void check_resumable(CheckpointReader& reader);
+  void build_model();
+  void restore();
+  void announce();
+
+  void after_step(const StepMetrics& metrics);
+  void evaluate_now(int64_t step);
+  void sample_now(int64_t step);
+  void save(int64_t step);
+  std::string state_json(int64_t step) const;
+  void say(const std::string& line) {
+    if (progress_) progress_->say(line);
+  }
+  bool is_root() const { return mesh_.world.rank() == 0; }
+
+  Config config_;
+  JobOptions options_;
+  Mesh mesh_;
+  RunDirectory directory_;
+  std::optional<TokenFile> train_file_, validation_file_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // null: unknown
+  std::optional<Sampler> train_, validation_;
+  std::optional<std::filesystem::path> resume_from_;
+  std::unique_ptr<ParameterStore> store_;
+  std::unique_ptr<Transformer> model_;
+  std::unique_ptr<TrainStep> stepper_;
+  std::optional<MetricsFile> metrics_, evaluations_;  // rank 0
+  std::optional<Progress> progress_;                  // rank 0
+  int64_t step_ = 0;                                  // done
+  int64_t saved_step_ = -1;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,28 @@
+// runs/NAME/ and what lies in it.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "trainer/config.h"
+
+namespace switchyard {
+
+struct RunDirectory {
+  std::filesystem::path root;
+
+  std::filesystem::path config() const { return root / "config.txtpb"; }
+  std::filesystem::path env() const { return root / "env.json"; }
+  std::filesystem::path log() const { return root / "log.txt"; }
+  std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path evaluations() const { return root / "eval.jsonl"; }
+  std::filesystem::path checkpoints() const { return root / "checkpoints"; }
+  std::filesystem::path samples() const { return root / "samples"; }
+
+  void create() const;
+};
+
+// Host, launcher, versions and command of this start, as JSON.
+std::string environment_json(const Config& config, int world);
+
+}  // namespace switchyard

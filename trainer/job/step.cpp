@@ -1,0 +1,135 @@
+#include "trainer/job/step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "core/launch.h"
+#include "core/random.h"
+#include "kernels/elementwise.h"
+#include "trainer/together.h"
+
+namespace switchyard {
+
+DType compute_dtype(Precision precision) { return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
+
+int64_t peak_memory_bytes(Device device) {
+  if (device == Device::kCuda) return memory_stats(device).peak_reserved;
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    if (word == "VmHWM:") {
+      int64_t kib = 0;
+      status >> kib;
+      return kib << 10;
+    }
+  }
+  return 0;
+}
+
+TrainStep::TrainStep(const Config& config, const Transformer& model, ParameterStore& store, const Mesh& mesh)
+    : config_(config),
+      model_(model),
+      store_(store),
+      mesh_(mesh),
+      plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(), mesh.world.rank()},
+      reducer_(store, mesh),
+      sums_(Tensor::zeros({3}, DType::kF64, store.device())),
+      workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())) {
+  plan_.check();
+}
+
+StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& next) {
+  const auto begin = std::chrono::steady_clock::now();
+  model_.meter() = {};
+  sums_.zero();
+  for (int64_t m = 0; m < micro_batches(); ++m) accumulate(step, m, next(m));
+  reducer_.finish();
+  add_gradient_squares();
+
+  StepMetrics metrics;
+  metrics.step = step;
+  metrics.lr = config_.optimizer.lr * schedule_factor(config_.schedule, step);
+  metrics.tokens = step * config_.train.global_batch_size * config_.train.sequence_length;
+  metrics.gradient_bytes = reducer_.bytes_per_step();
+  agree(metrics);
+  update(metrics);
+  collect_loads(metrics);
+  store_.zero_grad();
+  metrics.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  metrics.tokens_per_second = static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length) /
+                              metrics.step_seconds;
+  return metrics;
+}
+
+void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch) {
+  const TrainOptions& t = config_.train;
+  ForwardContext context;
+  context.training = true;
+  context.aux_scale = static_cast<double>(t.micro_batch_size) / static_cast<double>(t.global_batch_size);
+  context.noise_key = key_of(config_.seed, "step " + std::to_string(step));
+  context.first_token = static_cast<int64_t>(plan_.first_sample(step, micro_batch) - plan_.first_sample(step, 0)) *
+                        t.sequence_length;
+  context.loads = &loads_;
+  const double targets = static_cast<double>(t.global_batch_size * t.sequence_length);
+  const LossSum loss = model_.loss(batch, context, 1 / targets);
+  launch_on(sums_.device(), [&](auto on) {
+    double* sum = sums_.data<double>();
+    kernels::run(on, kernels::Axpby<double>{.y = sum, .a = sum, .b = loss.sum.data<double>(), .n = 1});
+  });
+  Var objective = loss.loss;
+  for (const Var& term : context.losses) objective = add(objective, term);
+  if (micro_batch + 1 == micro_batches()) reducer_.arm();
+  backward(objective);
+}
+
+void TrainStep::add_gradient_squares() {
+  for (const Segment& s : store_.segments()) {
+    add_square_sum(sums_.slice(s.placement == Placement::kExpert ? 2 : 1, {1}), s.grad, workspace_);
+  }
+}
+
+// What the ranks decide together, in two small reductions: every logical parameter's square once, one clip, one verdict.
+void TrainStep::agree(StepMetrics& metrics) {
+  const std::vector<double> own = sums_.to_vector<double>();  // the step's one wait for the device
+  double expert_squares = own[2];
+  mesh_.ep.host->all_reduce(&expert_squares, 1, DType::kF64);
+  double totals[4] = {own[0], stop_asked() ? 1.0 : 0.0, model_.meter().seconds,
+                      static_cast<double>(model_.meter().bytes)};
+  mesh_.world.host->all_reduce(totals, 4, DType::kF64);
+  int64_t peak = peak_memory_bytes(store_.device());
+  mesh_.world.host->all_reduce(&peak, 1, DType::kI64, ReduceOp::kMax);
+
+  const double world = mesh_.world.size();
+  metrics.loss = totals[0] / static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length);
+  metrics.grad_norm = std::sqrt(own[1] + expert_squares);
+  metrics.exchange_seconds = totals[2] / world;
+  metrics.exchange_bytes = std::llround(totals[3] / world);
+  metrics.peak_memory_bytes = peak;
+  stop_agreed_ = totals[1] > 0;
+  if (!std::isfinite(metrics.loss)) fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ", metrics.loss);
+  if (!std::isfinite(metrics.grad_norm)) {
+    fail(Fault::kNonFinite, "step ", metrics.step, ": the gradient norm is ", metrics.grad_norm, " (loss ",
+         metrics.loss, ")");
+  }
+}
+
+void TrainStep::update(StepMetrics& metrics) {
+  const double limit = config_.optimizer.clip_norm;
+  const double clip = limit > 0 ? std::min(1.0, limit / (metrics.grad_norm + 1e-6)) : 1.0;
+  adamw_step(store_, config_.optimizer, metrics.lr, metrics.step,
+             Tensor::from<float>({static_cast<float>(clip)}, {1}, store_.device()));
+}
+
+void TrainStep::collect_loads(StepMetrics& metrics) {
+  metrics.layers = loads_.take();
+  reduce(metrics.layers, mesh_.world.host);
+  const std::vector<const MoeLayer*> layers = model_.moe_layers();
+  for (size_t i = 0; i < metrics.layers.size(); ++i) {
+    layers[i]->update_bias(metrics.layers[i]);
+    metrics.aux_loss += metrics.layers[i].aux_loss;
+    metrics.z_loss += metrics.layers[i].z_loss;
+  }
+}
+
+}  // namespace switchyard

@@ -148,6 +148,7 @@ std::vector<Tokenized> tokenize(const Tokenizer& tokenizer, const std::vector<Bl
 }  // namespace
 
 Sidecar prepare(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& report) {
+  if (options.train_tokenizer) fail(Fault::kUsage, "this build cannot train a tokenizer");
   BlockStream stream(find_text_files(options.inputs));
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(options.tokenizer);
   make_output_folder(options.out);

@@ -1,0 +1,32 @@
+// What a job will need, before it is started: one training step on the meta device, where memory is counted and nothing is
+// computed. The same code runs, so the plan cannot drift from the program.
+#pragma once
+
+#include <string>
+
+#include "trainer/config.h"
+
+namespace switchyard {
+
+struct Plan {
+  int64_t world = 1, expert_parallel = 1;
+  int64_t parameters_total = 0;   // logical, over all experts
+  int64_t parameters_active = 0;  // that a token meets
+  int64_t parameters_rank = 0;    // held by a rank
+  // Bytes of a rank.
+  int64_t weights = 0, gradients = 0, optimizer = 0;  // optimizer: moments and float32 masters
+  int64_t activations = 0;  // and workspace: the peak beyond the three above
+  int64_t program = 0;      // the process itself: code, libraries, data files it maps (CPU)
+  int64_t memory() const { return weights + gradients + optimizer + activations + program; }
+  // Bytes of a rank in a step. Dropless routing makes the exchange exact; with a capacity it is an upper bound.
+  int64_t exchange = 0, gradient_reduction = 0;
+  int64_t tokens_per_step = 0;
+};
+
+// Error{kUsage} where config and world do not fit.
+Plan make_plan(Config config, int64_t world);
+
+std::string to_json(const Plan& plan);
+std::string to_text(const Plan& plan);
+
+}  // namespace switchyard

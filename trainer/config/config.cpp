@@ -46,8 +46,6 @@ void derive_moe(MoeOptions& moe, const config::Moe& given) {
   }
   if (moe.bias_update_rate > 0 && given.has_bias_update_rate() && !given.has_expert_bias())
     moe.expert_bias = true;
-  // One choice divided by itself would be the constant 1.
-  if (moe.top_k == 1 && !given.has_normalize_topk()) moe.normalize_topk = false;
 }
 
 void derive_model(ModelOptions& model, const config::Model& given) {
@@ -83,7 +81,13 @@ Config combine(Sources sources, const Experiment& merged, const std::string& whe
   config.schedule.steps = config.train.steps;
   if (config.train.init_from.empty()) {
     derive_model(config.model, merged.model());
+    // One choice divided by itself would be the constant 1.
+    const bool one_choice = config.model.moe && config.model.moe->top_k == 1;
+    if (one_choice && !merged.model().moe().has_normalize_topk()) config.model.moe->normalize_topk = false;
     if (const auto conflict = config::find_conflict(config.model)) fail_conflict(*conflict, sources, where);
+    if (const auto conflict = config::find_dead_router(config.model))
+      fail_conflict(*conflict, sources, where);
+    if (const auto conflict = config::find_layout_conflict(config)) fail_conflict(*conflict, sources, where);
   }
   if (const auto conflict = config::find_conflict(config)) fail_conflict(*conflict, sources, where);
   return config;
@@ -142,13 +146,14 @@ void adopt_model(Config& config, const ModelOptions& checkpoint) {
   refuse_other_shapes(model, checkpoint, "train.init_from " + config.train.init_from);
   check_model(model, "train.init_from " + config.train.init_from);
   config.model = std::move(model);
+  if (const auto conflict = config::find_dead_router(config.model)) fail(Fault::kUsage, conflict->message);
+  if (const auto conflict = config::find_layout_conflict(config)) fail(Fault::kUsage, conflict->message);
   if (const auto conflict = config::find_conflict(config)) fail(Fault::kUsage, conflict->message);
 }
 
 void check_world(const Config& config, int64_t world) {
   const int64_t expert = config.parallel.expert, global = config.train.global_batch_size;
   const int64_t micro = config.train.micro_batch_size;
-  if (const auto conflict = config::find_conflict(config)) fail(Fault::kUsage, conflict->message);
   if (world % expert != 0) {
     fail(Fault::kUsage, "parallel.expert (", expert, ") must divide the world size (", world, ")");
   }

@@ -54,16 +54,6 @@ void check_attention(Checker& c, const ModelOptions& m) {
 void check_choice(Checker& c, const MoeOptions& moe) {
   c.require(moe.top_k <= moe.num_experts, "model.moe.top_k",
             "model.moe.top_k ({}) exceeds model.moe.num_experts ({})", moe.top_k, moe.num_experts);
-  // With one choice the weight must be the expert's score itself, or it is the constant 1 and the router
-  // learns nothing.
-  const bool constant = moe.top_k == 1 && moe.num_experts > 1;
-  c.require(!constant || moe.pre_softmax || moe.score_function != kernels::ScoreFunction::kSoftmax,
-            "model.moe.pre_softmax",
-            "model.moe.top_k is 1 and model.moe.pre_softmax is false: the weight is the constant 1 and the "
-            "router gets no gradient");
-  c.require(!constant || !moe.normalize_topk, "model.moe.normalize_topk",
-            "model.moe.top_k is 1 and model.moe.normalize_topk is true: the weight is the constant 1 and the "
-            "router gets no gradient");
   if (moe.num_groups == 1 && moe.group_topk == 1) return;
   c.require(moe.num_experts % moe.num_groups == 0, "model.moe.num_groups",
             "model.moe.num_groups ({}) must divide model.moe.num_experts ({})", moe.num_groups,
@@ -166,15 +156,30 @@ std::optional<Conflict> find_conflict(const Config& config) {
             t.steps, t.global_batch_size, t.sequence_length);
   c.require(config.sample.every_steps == 0 || !config.sample.prompts.empty(), "sample.every_steps",
             "sample.every_steps ({}) needs sample.prompts", config.sample.every_steps);
-  const bool model_known = config.model.num_layers > 0;  // else train.init_from brings it
-  if (!model_known || config.parallel.expert == 1) return std::move(c).result();
-  c.require(config.model.moe.has_value(), "parallel.expert",
-            "parallel.expert ({}) needs model.moe: the model is dense", config.parallel.expert);
-  if (config.model.moe) {
-    c.require(config.parallel.expert <= config.model.moe->num_experts, "parallel.expert",
-              "parallel.expert ({}) exceeds model.moe.num_experts ({})", config.parallel.expert,
-              config.model.moe->num_experts);
-  }
+  return std::move(c).result();
+}
+
+std::optional<Conflict> find_dead_router(const ModelOptions& model) {
+  Checker c;
+  if (!model.moe || model.moe->top_k != 1 || model.moe->num_experts == 1) return std::nullopt;
+  const bool over_all =
+      model.moe->pre_softmax || model.moe->score_function != kernels::ScoreFunction::kSoftmax;
+  constexpr const char* kEffect = "the weight is the constant 1 and the router gets no gradient";
+  c.require(over_all, "model.moe.pre_softmax", "model.moe.top_k is 1 and model.moe.pre_softmax is false: {}",
+            kEffect);
+  c.require(!model.moe->normalize_topk, "model.moe.normalize_topk",
+            "model.moe.top_k is 1 and model.moe.normalize_topk is true: {}", kEffect);
+  return std::move(c).result();
+}
+
+std::optional<Conflict> find_layout_conflict(const Config& config) {
+  Checker c;
+  const int64_t expert = config.parallel.expert;
+  const auto& moe = config.model.moe;
+  c.require(expert == 1 || moe, "parallel.expert", "parallel.expert ({}) needs model.moe: the model is dense",
+            expert);
+  c.require(!moe || expert <= moe->num_experts, "parallel.expert",
+            "parallel.expert ({}) exceeds model.moe.num_experts ({})", expert, moe ? moe->num_experts : 0);
   return std::move(c).result();
 }
 

@@ -9,13 +9,22 @@ constexpr int kWarps = 4;       // tokens a block where a warp has a token
 constexpr int kThreads = 1024;  // of a block that sums over many tokens
 constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
-
-// Sum of a row of scores, in a warp.
+// Keeps log P and 1 / P finite where an expert's mean score has underflowed.
 template <class A>
-__device__ A row_sum(const A* scores, int64_t experts) {
+constexpr A kLeastMean = static_cast<A>(1e-20);
+
+// 1 / sum, or 0 where all scores of a token have underflowed: such a token counts for no expert.
+template <class A>
+__device__ A inverse(A sum) {
+  return sum == 0 ? A{0} : A{1} / sum;
+}
+
+// 1 / the sum of a row of scores, in a warp.
+template <class A>
+__device__ A inverse_sum(const A* scores, int64_t experts) {
   A sum = 0;
   for (int64_t e = threadIdx.x % kWarp; e < experts; e += kWarp) sum += scores[e];
-  return warp_reduce(sum);
+  return inverse(warp_reduce(sum));
 }
 
 // mean[s, e] for the experts of tile blockIdx.y in segment blockIdx.x. A warp walks every 32nd token.
@@ -28,11 +37,11 @@ __global__ void mean_kernel(BalanceForward<A> a) {
 #pragma unroll 4
   for (int64_t t = first + warp; t < first + tokens; t += kMeanTokens) {
     const A* scores = a.scores + t * a.experts;
-    const A total = row_sum(scores, a.experts);
+    const A scale = inverse_sum(scores, a.experts);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) {
       const int64_t e = tile + lane + kWarp * i;
-      if (e < a.experts) sum[i] += scores[e] / total;
+      if (e < a.experts) sum[i] += scores[e] * scale;
     }
   }
   __shared__ A sums[kMeanTokens][kWarp];
@@ -53,7 +62,7 @@ __global__ void mean_kernel(BalanceForward<A> a) {
 // dmean[s, e] = coeff E f[s, e] / segments. A block a segment.
 template <class A>
 __global__ void share_kernel(BalanceForward<A> a) {
-  extern __shared__ int32_t assigned[];  // [experts]
+  auto* assigned = reinterpret_cast<int32_t*>(dynamic_shared());  // [experts]
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) assigned[e] = 0;
   __syncthreads();
   const int64_t pairs = a.tokens / a.segments * a.top_k;
@@ -65,48 +74,45 @@ __global__ void share_kernel(BalanceForward<A> a) {
     a.dmean[blockIdx.x * a.experts + e] = unit * static_cast<A>(assigned[e]);
 }
 
-// The loss of one segment from P and, but for kSwitch, d loss / d P. In a block; the result is every
-// thread's.
+// What expert's mean score p adds to the sum that its loss is made of. `f`: kSwitch's share of the
+// assignments.
 template <class A>
-__device__ A segment_loss(const BalanceForward<A>& a, const A* mean, A* dmean) {
-  const A experts = static_cast<A>(a.experts), coeff = a.coeff / static_cast<A>(a.segments);
-  A sum = 0, average = 0, root = 0;
-  if (a.kind == BalanceKind::kCv) {
-    for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) sum += mean[e];
-    average = team_reduce(sum) / experts;
-    sum = 0;
-  }
-  const A log_experts = std::log(experts);
-  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) {
-    const A p = mean[e];
-    switch (a.kind) {
-      case BalanceKind::kSwitch: sum += dmean[e] * p; break;
-      case BalanceKind::kKl: sum += std::log(p); break;
-      case BalanceKind::kCv: sum += (p - average) * (p - average); break;
-      case BalanceKind::kEntropy: sum += p > 0 ? p * std::log(p) : A{0}; break;
-    }
-  }
-  sum = team_reduce(sum);
-  root = average * average;
-  const A variance = sum / experts;
-  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) {
-    const A p = mean[e];
-    switch (a.kind) {
-      case BalanceKind::kSwitch: break;
-      case BalanceKind::kKl: dmean[e] = -coeff / (experts * p); break;
-      case BalanceKind::kCv:
-        dmean[e] = coeff * 2 / (experts * root) * (p - average - variance / average);
-        break;
-      case BalanceKind::kEntropy: dmean[e] = coeff * (std::log(p) + 1) / log_experts; break;
-    }
-  }
-  switch (a.kind) {
-    case BalanceKind::kSwitch: return sum;
-    case BalanceKind::kKl: return coeff * (-log_experts - sum / experts);
-    case BalanceKind::kCv: return coeff * variance / root;
-    case BalanceKind::kEntropy: return coeff * (1 + sum / log_experts);
+__device__ A loss_term(BalanceKind kind, A p, A f, A average) {
+  const A safe = p > kLeastMean<A> ? p : kLeastMean<A>;
+  switch (kind) {
+    case BalanceKind::kSwitch: return f * p;
+    case BalanceKind::kKl: return std::log(safe);
+    case BalanceKind::kCv: return (p - average) * (p - average);
+    case BalanceKind::kEntropy: return p * std::log(safe);
   }
   return 0;
+}
+
+// The loss of one segment from P and, but for kSwitch, d loss / d P. In a block; every thread has the result.
+template <class A>
+__device__ A segment_loss(const BalanceForward<A>& a, const A* mean, A* dmean) {
+  const A experts = static_cast<A>(a.experts), unit = a.coeff / static_cast<A>(a.segments);
+  A total = 0, sum = 0;
+  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) total += mean[e];
+  const A average = Max{}(team_reduce(total) / experts, kLeastMean<A>);
+  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads)
+    sum += loss_term(a.kind, mean[e], dmean[e], average);
+  sum = team_reduce(sum);
+  if (a.kind == BalanceKind::kSwitch) return sum;
+
+  const A variance = sum / experts, square = average * average;
+  // With one expert there is nothing to balance, and log E = 0.
+  const A per_log = a.experts > 1 ? A{1} / std::log(experts) : A{0};
+  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) {
+    const A p = mean[e], safe = p > kLeastMean<A> ? p : kLeastMean<A>;
+    A slope = per_log * (std::log(safe) + 1);
+    if (a.kind == BalanceKind::kKl) slope = -1 / (experts * safe);
+    if (a.kind == BalanceKind::kCv) slope = 2 / (experts * square) * (p - average - variance / average);
+    dmean[e] = unit * slope;
+  }
+  if (a.kind == BalanceKind::kKl) return unit * (-std::log(experts) - sum / experts);
+  if (a.kind == BalanceKind::kCv) return unit * variance / square;
+  return a.experts > 1 ? unit * (1 + sum * per_log) : A{0};
 }
 
 template <class A>
@@ -131,9 +137,9 @@ __global__ void backward_kernel(BalanceBackward<A> a) {
     sum += scores[e];
     dot += scores[e] * dmean[e];
   }
-  sum = warp_reduce(sum);
-  dot = warp_reduce(dot) / sum;
-  const A unit = a.dloss[0] / static_cast<A>(tokens) / sum;
+  const A scale = inverse(warp_reduce(sum));
+  dot = warp_reduce(dot) * scale;
+  const A unit = a.dloss[0] / static_cast<A>(tokens) * scale;
   for (int64_t e = threadIdx.x; e < a.experts; e += kWarp)
     a.dscores[token * a.experts + e] = unit * (dmean[e] - dot);
 }
@@ -180,6 +186,13 @@ const dim3 kTokenBlock(kWarp, kWarps);
 
 template <class A>
 void run(Cuda on, const BalanceForward<A>& a) {
+  if (a.tokens == 0) {
+    const size_t bytes = static_cast<size_t>(a.segments * a.experts) * sizeof(A);
+    CUDA_CHECK(cudaMemsetAsync(a.loss, 0, sizeof(A), on.stream));
+    CUDA_CHECK(cudaMemsetAsync(a.dmean, 0, bytes, on.stream));
+    CUDA_CHECK(cudaMemsetAsync(a.mean, 0, bytes, on.stream));
+    return;
+  }
   CHECK(a.segments > 0 && a.tokens % a.segments == 0, "tokens: ", a.tokens, ", segments: ", a.segments);
   dim3 grid = grid_of(a.segments);
   if (a.kind == BalanceKind::kSwitch)

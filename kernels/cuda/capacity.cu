@@ -14,13 +14,15 @@ constexpr int kDigits = 256;
 template <class A>
 using Key = std::conditional_t<std::is_same_v<A, float>, uint64_t, unsigned __int128>;
 
-// Unsigned integers in the order of the numbers; -0 counts as 0.
+// Unsigned integers in the order of the numbers; -0 counts as 0, NaN comes below all.
 __device__ inline uint32_t ordered(float x) {
+  if (x != x) return 0;
   const uint32_t bits = __float_as_uint(x == 0 ? 0.0f : x);
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
 __device__ inline uint64_t ordered(double x) {
+  if (x != x) return 0;
   const auto bits = static_cast<uint64_t>(__double_as_longlong(x == 0 ? 0.0 : x));
   return bits >> 63 ? ~bits : bits | 0x8000000000000000u;
 }

@@ -40,7 +40,7 @@ template <int V, class T>
 __device__ void combine_backward_row(const CombineBackward<T>& a, int64_t row) {
   using A = Acc<T>;
   const int32_t pair = a.source[row];
-  const A weight = pair < 0 ? A{0} : a.weight[pair];
+  const A weight = pair < 0 ? A{0} : a.weight ? a.weight[pair] : A{1};
   const T* dy = a.dy + (pair < 0 ? 0 : pair / a.top_k) * a.cols;
   A dot = 0;
 #pragma unroll 2

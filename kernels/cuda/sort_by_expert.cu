@@ -21,7 +21,7 @@ struct Sort {
 
 // One warp, 32 pairs at a time, in order.
 __global__ void count_kernel(Sort s) {
-  extern __shared__ int32_t seen[];  // [experts]
+  auto* seen = reinterpret_cast<int32_t*>(dynamic_shared());  // [experts]
   const int lane = threadIdx.x;
   const int64_t experts = s.args.experts;
   for (int64_t e = lane; e < experts; e += kWarp) seen[e] = 0;

@@ -1,0 +1,28 @@
+// In place of cuBLAS: the CPU's matrix product, and handles that hold nothing.
+#include "kernels/matmul.h"
+
+#include "kernels/cuda/handles.h"
+
+namespace switchyard {
+
+CudaHandles::CudaHandles(CUstream_st* on) : stream(on), multiprocessors(2), compute_capability(90) {}
+CudaHandles::~CudaHandles() = default;
+
+std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream) {
+  return std::make_unique<CudaHandles>(stream);
+}
+
+namespace kernels {
+
+template <class T, class C>
+void run(Cuda, const Matmul<T, C>& args) {
+  run(Cpu{}, args);
+}
+
+template void run(Cuda, const Matmul<float, float>&);
+template void run(Cuda, const Matmul<BF16, BF16>&);
+template void run(Cuda, const Matmul<BF16, float>&);
+template void run(Cuda, const Matmul<double, double>&);
+
+}  // namespace kernels
+}  // namespace switchyard

@@ -7,7 +7,8 @@
 namespace switchyard::kernels {
 
 // The constants are formed in double and rounded once, and every element goes through PyTorch's operations in
-// PyTorch's order: a lerp for m, then v, the denominator, and the step.
+// PyTorch's order: a lerp for m, then v, the denominator, and the step, fused multiply-adds where PyTorch has
+// them and nowhere else (this file is compiled with -ffp-contract=off).
 template <class T>
 void run(Cpu, const AdamW<T>& a) {
   using A = Acc<T>;
@@ -30,8 +31,8 @@ void run(Cpu, const AdamW<T>& a) {
     for (int64_t i = begin; i < end; ++i) {
       const A g = clip * grad[i];
       const A decayed = master[i] * keep;
-      const A first = slope * (g - m[i]) + (near ? m[i] : g);
-      const A second = v[i] * beta2 + mix2 * g * g;
+      const A first = std::fma(slope, g - m[i], near ? m[i] : g);
+      const A second = std::fma(mix2 * g, g, v[i] * beta2);
       const A denominator = std::sqrt(second) / root + eps;
       const A moved = decayed - step * first / denominator;
       m[i] = first;

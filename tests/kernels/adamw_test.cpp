@@ -1,0 +1,111 @@
+// The expected values are PyTorch 2.15's (CPU, one thread), printed with 17 digits by:
+//   p = torch.nn.Parameter(torch.tensor([0.5, -1.25, 2.0, -0.03125, 1e-3, 0.75], dtype=dtype))
+//   o = torch.optim.AdamW([p], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, foreach=False)
+//   for s in range(5):
+//       p.grad = torch.tensor([((7 * s + 3 * i) % 11 - 5) / 8 for i in range(6)], dtype=dtype); o.step()
+//   p, o.state[p]["exp_avg"], o.state[p]["exp_avg_sq"]
+#include "kernels/adamw.h"
+
+#include "tests/support/kernel_test.h"
+
+namespace switchyard::kernels {
+namespace {
+
+using Values = std::vector<double>;
+const Values kStart = {0.5, -1.25, 2.0, -0.03125, 1e-3, 0.75};
+
+template <class T>
+struct Optimizer {
+  using A = Acc<T>;
+  static constexpr bool kHasMaster = !std::is_same_v<T, A>;
+  std::vector<A> master = std::vector<A>(kStart.begin(), kStart.end());
+  std::vector<T> p = std::vector<T>(6);
+  std::vector<A> m = std::vector<A>(6), v = m;
+  A clip = 1;
+
+  Optimizer() {
+    for (size_t i = 0; i < 6; ++i) p[i] = static_cast<T>(master[i]);
+  }
+  void step(int64_t s, A gradient_scale = 1) {
+    std::vector<A> grad;
+    for (int64_t i = 0; i < 6; ++i)
+      grad.push_back(gradient_scale * static_cast<A>((7 * (s - 1) + 3 * i) % 11 - 5) / 8);
+    run(Cpu{}, AdamW<T>{p.data(), kHasMaster ? master.data() : nullptr, m.data(), v.data(), grad.data(),
+                        &clip, 6, s, 1e-2, 0.9, 0.95, 1e-8, 0.1});
+  }
+  void five_steps() {
+    for (int64_t s = 1; s <= 5; ++s) step(s);
+  }
+};
+
+TEST(AdamWTest, FiveStepsInDoubleAreTorchs) {
+  Optimizer<double> o;
+  o.five_steps();
+  expect_close(o.p,
+               {0.51336404545225034, -1.2464213437018661, 1.9820822485466798, -0.049993597611584034,
+                0.021742319553603652, 0.77317174191867788},
+               1e-15);
+  expect_close(o.m,
+               {0.025718749999999988, 0.055534999999999994, -0.028636249999999992, 0.013554999999999996,
+                -0.046842499999999988, 0.006486249999999992},
+               1e-15);
+  expect_close(o.v,
+               {0.040743872070312534, 0.03917570312500003, 0.030446000976562526, 0.028923515625000024,
+                0.03859451171875003, 0.042702250976562536},
+               1e-15);
+}
+
+TEST(AdamWTest, FiveStepsInFloatAreTorchs) {
+  Optimizer<float> o;
+  o.five_steps();
+  const std::vector<float> p = {0.51336407661437988f,   -1.2464214563369751f, 1.9820824861526489f,
+                                -0.049993600696325302f, 0.0217423215508461f,  0.77317172288894653f};
+  // PyTorch's vector sqrt is not always the nearest float, so p may differ in its last bits.
+  for (size_t i = 0; i < 6; ++i) EXPECT_NEAR(o.p[i], p[i], 2.5e-7 * std::max(std::abs(kStart[i]), 0.05)) << i;
+}
+
+TEST(AdamWTest, MomentsInFloatAreTorchsBits) {
+  Optimizer<float> o;
+  o.five_steps();
+  EXPECT_EQ(o.m, (std::vector<float>{0.025718752294778824f, 0.055534996092319489f, -0.028636248782277107f,
+                                     0.013554999604821205f, -0.046842504292726517f, 0.0064862500876188278f}));
+  EXPECT_EQ(o.v, (std::vector<float>{0.0407438725233078f, 0.039175704121589661f, 0.030446000397205353f,
+                                     0.028923517093062401f, 0.038594510406255722f, 0.042702250182628632f}));
+}
+
+TEST(AdamWTest, Bf16MovesItsMasterAndRoundsIt) {
+  Optimizer<float> f;
+  Optimizer<BF16> b;
+  f.five_steps();
+  b.five_steps();
+  EXPECT_TRUE(same_bits(b.master, f.p));
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(b.p[i].bits, BF16(f.p[i]).bits);
+}
+
+TEST(AdamWTest, ClipScalesTheGradient) {
+  Optimizer<double> clipped, small;
+  clipped.clip = 0.25;
+  clipped.step(1);
+  small.step(1, 0.25);
+  EXPECT_TRUE(same_bits(clipped.m, small.m) && same_bits(clipped.p, small.p));
+}
+
+TEST(AdamWTest, SameBitsForEveryNumberOfThreads) {
+  constexpr int64_t kN = 50021;
+  const auto grad = random_values<float>(kN, 1);
+  const auto result = [&](int threads) {
+    return with_threads(threads, [&] {
+      auto p = random_values<float>(kN, 2);
+      std::vector<float> m(kN), v(kN);
+      const float clip = 0.7f;
+      for (int64_t s = 1; s <= 3; ++s)
+        run(Cpu{}, AdamW<float>{p.data(), nullptr, m.data(), v.data(), grad.data(), &clip, kN, s, 1e-3, 0.9,
+                                0.95, 1e-8, 0.1});
+      return p;
+    });
+  };
+  EXPECT_TRUE(same_bits(result(1), result(3)));
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

@@ -26,7 +26,7 @@ void clear(const Matmul<T, C>& p) {
 // float32. The blocks are fixed: the same bits for every number of threads.
 constexpr int64_t kBlockM = 256;
 constexpr int64_t kBlockN = 512;
-constexpr int64_t kBlockK = 1024;
+constexpr int64_t kBlockK = 512;
 
 // The float32 copy of x[row .. row+rows, col .. col+cols], or of the same block of x^T, stored as x is.
 const float* widened(Scratch<float>& scratch, const BF16* x, int64_t ld, bool transposed, int64_t row,
@@ -35,8 +35,9 @@ const float* widened(Scratch<float>& scratch, const BF16* x, int64_t ld, bool tr
     std::swap(row, col);
     std::swap(rows, cols);
   }
-  float* copy = scratch.reserve(rows * cols);
-  load_rows(copy, cols, x + row * ld + col, ld, rows, cols);
+  const int64_t copy_ld = padded_stride(cols);
+  float* copy = scratch.reserve(rows * copy_ld);
+  load_rows(copy, copy_ld, x + row * ld + col, ld, rows, cols);
   return copy;
 }
 
@@ -63,8 +64,8 @@ void widened_block(const Matmul<BF16, C>& p, int64_t i, int64_t j) {
                               .transpose_a = p.transpose_a,
                               .transpose_b = p.transpose_b,
                               .accumulate = l > 0 || add_first,
-                              .lda = p.transpose_a ? m : k,
-                              .ldb = p.transpose_b ? k : n,
+                              .lda = padded_stride(p.transpose_a ? m : k),
+                              .ldb = padded_stride(p.transpose_b ? k : n),
                               .ldc = ldc});
   }
   if constexpr (!std::is_same_v<C, float>) store_rows(target, p.ldc, c, n, m, n, 1.0f, p.accumulate);

@@ -16,9 +16,9 @@ constexpr int64_t kTaskQueries = 512;
 template <class A>
 struct Tiles {
   Scratch<A> keys, values;  // [seq, head_dim]
-  Scratch<A> query, out;    // [group * kQueries, head_dim]
-  Scratch<A> scores;        // [group * kQueries, kKeys]
-  Scratch<A> maximum, sum;  // [group * kQueries]
+  Scratch<A> query, out;    // [rows of a tile, head_dim]
+  Scratch<A> scores;        // [rows of a tile, kKeys]
+  Scratch<A> maximum, sum;  // [rows of a tile]
 };
 
 // Scores of one row become exp(score - maximum); returns the factor for what was summed under the old
@@ -53,29 +53,34 @@ class ForwardTask {
 
  public:
   ForwardTask(const AttentionForward<T>& args, const Head& head, Tiles<A>& tiles)
-      : args_(args), head_(head), document_(args.document, head), tiles_(tiles), dim_(head.shape.head_dim) {}
+      : args_(args),
+        head_(head),
+        document_(args.document, head),
+        tiles_(tiles),
+        dim_(head.shape.head_dim),
+        queries_(queries_per_block(head.shape)) {}
 
   void run(int64_t first, int64_t last) {
-    const int64_t rows = head_.group() * kQueries;
-    keys_ = tiles_.keys.reserve(last * dim_);
-    values_ = tiles_.values.reserve(last * dim_);
-    load_rows(keys_, dim_, args_.qkv + head_.key(0), head_.shape.row(), last, dim_);
-    load_rows(values_, dim_, args_.qkv + head_.value(0), head_.shape.row(), last, dim_);
-    query_ = tiles_.query.reserve(rows * dim_);
-    out_ = tiles_.out.reserve(rows * dim_);
-    scores_ = tiles_.scores.reserve(rows * kKeys);
+    const int64_t rows = head_.group() * queries_;
+    keys_ = reserve_tile(tiles_.keys, last, dim_);
+    values_ = reserve_tile(tiles_.values, last, dim_);
+    load_rows(keys_.data, keys_.ld, args_.qkv + head_.key(0), head_.shape.row(), last, dim_);
+    load_rows(values_.data, values_.ld, args_.qkv + head_.value(0), head_.shape.row(), last, dim_);
+    query_ = reserve_tile(tiles_.query, rows, dim_);
+    out_ = reserve_tile(tiles_.out, rows, dim_);
+    scores_ = reserve_tile(tiles_.scores, rows, kKeys);
     maximum_ = tiles_.maximum.reserve(rows);
     sum_ = tiles_.sum.reserve(rows);
-    for (int64_t q0 = first; q0 < last; q0 += kQueries) query_block(q0, std::min(q0 + kQueries, last));
+    for (int64_t q0 = first; q0 < last; q0 += queries_) query_block(q0, std::min(q0 + queries_, last));
   }
 
  private:
   void query_block(int64_t q0, int64_t q1) {
     const int64_t n = q1 - q0, rows = head_.group() * n;
     for (int64_t a = 0; a < head_.group(); ++a)
-      load_rows(query_ + a * n * dim_, dim_, args_.qkv + head_.query(q0, a), head_.shape.row(), n, dim_,
-                A(head_.shape.scale));
-    std::fill_n(out_, rows * dim_, A(0));
+      load_rows(query_.from(a * n).data, query_.ld, args_.qkv + head_.query(q0, a), head_.shape.row(), n,
+                dim_, A(head_.shape.scale));
+    std::fill_n(out_.data, rows * out_.ld, A(0));
     std::fill_n(maximum_, rows, std::numeric_limits<A>::lowest());
     std::fill_n(sum_, rows, A(0));
     for (int64_t k0 = 0; k0 < q1; k0 += kKeys)
@@ -85,23 +90,23 @@ class ForwardTask {
 
   void tile(int64_t q0, int64_t q1, int64_t k0, int64_t k1) {
     const int64_t n = q1 - q0, rows = head_.group() * n, width = k1 - k0;
-    product(scores_, query_, keys_ + k0 * dim_, rows, width, dim_, false, true, false);
+    product(scores_, query_, keys_.from(k0), rows, width, dim_, kTransposeB, false);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t query = q0 + r % n;
       const int64_t visible = std::clamp<int64_t>(query + 1 - k0, 0, width);
-      if (document_) hide_other_documents(scores_ + r * width, document_, query, k0, visible);
-      const A factor = soften(scores_ + r * width, visible, width, maximum_[r], sum_[r]);
+      if (document_) hide_other_documents(scores_.from(r).data, document_, query, k0, visible);
+      const A factor = soften(scores_.from(r).data, visible, width, maximum_[r], sum_[r]);
       if (factor != 1)
-        for (int64_t c = 0; c < dim_; ++c) out_[r * dim_ + c] *= factor;
+        for (int64_t c = 0; c < dim_; ++c) out_.from(r).data[c] *= factor;
     }
-    product(out_, scores_, values_ + k0 * dim_, rows, dim_, width, false, false, true);
+    product(out_, scores_, values_.from(k0), rows, dim_, width, kPlain, true);
   }
 
   void store(int64_t q0, int64_t n) {
     for (int64_t a = 0; a < head_.group(); ++a)
       for (int64_t i = 0; i < n; ++i) {
         const int64_t r = a * n + i;
-        store_rows(args_.o + head_.output(q0 + i, a), dim_, out_ + r * dim_, dim_, 1, dim_, 1 / sum_[r]);
+        store_rows(args_.o + head_.output(q0 + i, a), dim_, out_.from(r).data, out_.ld, 1, dim_, 1 / sum_[r]);
         args_.lse[head_.statistic(q0 + i, a)] = maximum_[r] + std::log(sum_[r]);
       }
   }
@@ -110,8 +115,9 @@ class ForwardTask {
   Head head_;
   Documents document_;
   Tiles<A>& tiles_;
-  int64_t dim_;
-  A *keys_, *values_, *query_, *out_, *scores_, *maximum_, *sum_;
+  int64_t dim_, queries_;
+  Tile<A> keys_, values_, query_, out_, scores_;
+  A *maximum_, *sum_;
 };
 
 }  // namespace

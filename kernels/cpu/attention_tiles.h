@@ -2,10 +2,10 @@
 // tiles.
 //
 // A task is one sequence, one key/value head, and a run of queries. Its keys and values are copied once into
-// dense panels. Queries go in blocks of kQueries tokens; the `group` query heads that read the same key/value
-// head are stacked, so a tile of scores has group * kQueries rows and is one matrix product: row a * n + i is
-// query i of head a of the group. Keys go in blocks of at most kKeys; a block ends at the last query's token,
-// so no tile lies wholly above the diagonal.
+// dense panels. Queries go in blocks of queries_per_block() tokens; the `group` query heads that read the
+// same key/value head are stacked, so a tile of scores has group times as many rows and is one matrix
+// product: row a * n + i is query i of head a of the group. Keys go in blocks of at most kKeys; a block ends
+// at the last query's token, so no tile lies wholly above the diagonal.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,14 @@
 
 namespace switchyard::kernels::attention {
 
-constexpr int64_t kQueries = 64;
 constexpr int64_t kKeys = 256;
+
+// Tokens in a block of queries, so that a tile has about 64 rows: smaller ones are slow products, larger ones
+// waste more work above the diagonal.
+inline int64_t queries_per_block(const AttentionShape& s) {
+  const int64_t group = s.heads / s.kv_heads;
+  return group == 1 ? 64 : group == 2 ? 32 : 16;
+}
 
 // One sequence and one key/value head: where its rows lie in the packed buffers.
 struct Head {
@@ -63,22 +69,37 @@ class Documents {
   const int32_t* numbers_;
 };
 
-// C[m, n] (+)= op(A) op(B), dense.
+// A matrix in scratch memory.
 template <class A>
-void product(A* c, const A* a, const A* b, int64_t m, int64_t n, int64_t k, bool transpose_a,
-             bool transpose_b, bool accumulate) {
-  gemm(Matmul<A, A>{.c = c,
-                    .a = a,
-                    .b = b,
+struct Tile {
+  A* data;
+  int64_t ld;
+  Tile from(int64_t row) const { return {data + row * ld, ld}; }
+};
+
+template <class A>
+Tile<A> reserve_tile(Scratch<A>& scratch, int64_t rows, int64_t cols) {
+  const int64_t ld = padded_stride(cols);
+  return {scratch.reserve(rows * ld), ld};
+}
+
+enum Form { kPlain, kTransposeA, kTransposeB };
+
+// C[m, n] (+)= op(A) op(B)
+template <class A>
+void product(Tile<A> c, Tile<A> a, Tile<A> b, int64_t m, int64_t n, int64_t k, Form form, bool accumulate) {
+  gemm(Matmul<A, A>{.c = c.data,
+                    .a = a.data,
+                    .b = b.data,
                     .m = m,
                     .n = n,
                     .k = k,
-                    .transpose_a = transpose_a,
-                    .transpose_b = transpose_b,
+                    .transpose_a = form == kTransposeA,
+                    .transpose_b = form == kTransposeB,
                     .accumulate = accumulate,
-                    .lda = transpose_a ? m : k,
-                    .ldb = transpose_b ? k : n,
-                    .ldc = n});
+                    .lda = a.ld,
+                    .ldb = b.ld,
+                    .ldc = c.ld});
 }
 
 }  // namespace switchyard::kernels::attention

@@ -5,6 +5,12 @@
 
 namespace switchyard::kernels {
 
+// y = x, rounded to T. GCC makes vector code of a simd loop over this, but not of one that copies a BF16
+// struct.
+inline void assign(BF16& y, float x) { y.bits = BF16(x).bits; }
+inline void assign(float& y, float x) { y = x; }
+inline void assign(double& y, double x) { y = x; }
+
 // to[r, :] = scale * from[r, :]
 template <class A, class T>
 void load_rows(A* to, int64_t to_ld, const T* from, int64_t from_ld, int64_t rows, int64_t cols,
@@ -26,10 +32,10 @@ void store_rows(T* to, int64_t to_ld, const A* from, int64_t from_ld, int64_t ro
     const A* x = from + r * from_ld;
     if (accumulate) {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) y[c] = static_cast<T>(static_cast<A>(y[c]) + scale * x[c]);
+      for (int64_t c = 0; c < cols; ++c) assign(y[c], static_cast<A>(y[c]) + scale * x[c]);
     } else {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) y[c] = static_cast<T>(scale * x[c]);
+      for (int64_t c = 0; c < cols; ++c) assign(y[c], scale * x[c]);
     }
   }
 }

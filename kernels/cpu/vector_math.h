@@ -10,8 +10,8 @@ namespace switchyard::kernels {
 
 // exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2)/2, where the Taylor polynomial of degree 7
 // has a relative error below 1e-8; with rounding the result is within 2e-7. Below -86.6, where float32 is
-// about to lose precision, it is 0; NaN stays NaN. Bits are masked rather than
-// values chosen, because the compiler makes vector code of a loop only if nothing in it looks like a branch.
+// about to lose precision, it is 0; NaN stays NaN. Bits are masked rather than values chosen, because the
+// compiler makes vector code of a loop only if nothing in it looks like a branch.
 inline float vector_exp(float x) {
   constexpr float kLowest = -86.6f, kHighest = 89.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum holds the nearest integer in its lowest bits
@@ -28,8 +28,8 @@ inline float vector_exp(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 126u)
-                         << 23;  // the bits of 2^(n-1): n may be 128
+  // The bits of 2^(n-1), because n may be 128.
+  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 126u) << 23;
   return std::bit_cast<float>(std::bit_cast<uint32_t>(2.0f * p * std::bit_cast<float>(power)) & keep);
 }
 

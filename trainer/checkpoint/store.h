@@ -10,6 +10,13 @@
 
 namespace switchyard {
 
+// Text files of a checkpoint.
+inline constexpr char kModelText[] = "model.txtpb";  // the ModelOptions
+inline constexpr char kTokenizerText[] =
+    "tokenizer.json";  // Tokenizer::to_json(), where there is a tokenizer
+inline constexpr char kSourceText[] =
+    "hugging_face.json";  // of an imported model: what ModelOptions has no place for
+
 struct NamedTensor {
   std::string name;
   DType dtype = DType::kF32;

@@ -1,0 +1,50 @@
+#include "trainer/export/output.h"
+
+#include "trainer/checkpoint/strict_json.h"
+#include "trainer/config.h"
+#include "trainer/export/tensor_list.h"
+
+namespace switchyard {
+namespace {
+
+void check_tensors(const CheckpointReader& checkpoint, const ModelOptions& options) {
+  const std::string directory = checkpoint.directory().string();
+  std::set<std::string> expected;
+  for_each_tensor(options, [&](const TensorSpec& spec) {
+    const TensorEntry& entry = checkpoint.entry(spec.name);
+    if (entry.shape != spec.shape || !is_float(entry.dtype))
+      fail(Fault::kData, directory, ": tensor ", shown(spec.name), " is ", name_of(entry.dtype), " ",
+           shape_text(entry.shape), ", ", kModelText, " makes it ", shape_text(spec.shape));
+    expected.insert(spec.name);
+  });
+  for (const auto& [name, entry] : checkpoint.manifest().tensors)
+    if (is_weight(name) && !expected.contains(name))
+      fail(Fault::kData, directory, ": tensor ", shown(name), " is not one of the model in ", kModelText);
+}
+
+}  // namespace
+
+void check_output(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(path, error);
+  if (!fs::exists(status)) return;
+  if (!fs::is_directory(status)) fail(Fault::kUsage, path.string(), ": exists and is no directory");
+  if (!fs::is_empty(path, error)) fail(Fault::kUsage, path.string(), ": exists and is not empty");
+}
+
+StoredModel read_model(CheckpointReader& checkpoint) {
+  StoredModel model;
+  const fs::path directory = checkpoint.directory();
+  model.options = model_from_text(checkpoint.text(kModelText), (directory / kModelText).string());
+  model.source = nlohmann::json::object();
+  if (checkpoint.has_text(kSourceText)) {
+    model.source = parse_json(checkpoint.text(kSourceText), directory / kSourceText, Fault::kData);
+    if (!model.source.is_object())
+      fail(Fault::kData, (directory / kSourceText).string(), ": not a JSON object");
+  }
+  if (checkpoint.has_text(kTokenizerText)) model.tokenizer = checkpoint.text(kTokenizerText);
+  check_tensors(checkpoint, model.options);
+  return model;
+}
+
+}  // namespace switchyard

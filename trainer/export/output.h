@@ -1,0 +1,22 @@
+// What import and the exports share: where they may write, and a checkpoint's model.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "trainer/checkpoint/store.h"
+#include "trainer/model/options.h"
+
+namespace switchyard {
+
+// A place to write to: nothing there, or an empty directory. Else Error{kUsage}.
+void check_output(const fs::path& path);
+
+// The model of a checkpoint, whose weights are exactly those the options ask for.
+struct StoredModel {
+  ModelOptions options;
+  nlohmann::json source;  // see HfModel; an empty object where the checkpoint has none
+  std::string tokenizer;  // text, empty where there is none
+};
+StoredModel read_model(CheckpointReader& checkpoint);
+
+}  // namespace switchyard

@@ -1,0 +1,26 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "trainer/checkpoint/runs.h"
+#include "trainer/commands/commands.h"
+#include "trainer/export/export_gguf.h"
+#include "trainer/export/export_hf.h"
+
+namespace switchyard {
+
+int run_export(const ExportArgs& args) {
+  const fs::path checkpoint = resolve_checkpoint(args.checkpoint, [](const std::string& message) {
+    fmt::print(stderr, "switchyard: warning: {}\n", message);
+  });
+  const std::string arch = args.arch.empty() ? "auto" : args.arch;
+  const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
+  const std::string chosen =
+      args.format == "gguf"
+          ? export_gguf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype})
+          : export_hf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype});
+  fmt::print("{} exported as {} to {}\n", checkpoint.string(), chosen, args.out);
+  return 0;
+}
+
+}  // namespace switchyard

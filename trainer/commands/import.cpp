@@ -1,0 +1,14 @@
+#include <fmt/format.h>
+
+#include "trainer/commands/commands.h"
+#include "trainer/export/import_hf.h"
+
+namespace switchyard {
+
+int run_import(const ImportArgs& args) {
+  import_hf(args.from, args.to);
+  fmt::print("{} imported to {}\n", args.from, args.to);
+  return 0;
+}
+
+}  // namespace switchyard

@@ -6,74 +6,69 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kMaxGroups = 1024;
+constexpr int64_t kMaxExperts = 4096;  // a token's keys stand on the stack
 
-// What one token's experts are ranked by. NaN ranks lowest, so that a choice is valid whatever the logits.
 template <class A>
-struct Keys {
-  const A* scores;  // [experts], this token's
-  const A* bias;    // [experts] or null
+constexpr A kTaken = -std::numeric_limits<A>::infinity();
 
-  A operator[](int64_t e) const {
-    const A key = bias ? scores[e] + bias[e] : scores[e];
-    return key == key ? key : -std::numeric_limits<A>::infinity();
-  }
-};
-
-// The largest items seen so far, in falling order; among equals the one offered first stays ahead.
-template <class A, class Key>
-class Largest {
- public:
-  Largest(int32_t* item, int64_t capacity, const Key& key) : item_(item), capacity_(capacity), key_(key) {}
-
-  void offer(int32_t candidate) {
-    const A key = key_[candidate];
-    if (count_ == capacity_ && !(key > least_)) return;
-    int64_t place = count_ < capacity_ ? count_++ : count_ - 1;
-    for (; place > 0 && key > key_[item_[place - 1]]; --place) item_[place] = item_[place - 1];
-    item_[place] = candidate;
-    least_ = key_[item_[count_ - 1]];
-  }
-
- private:
-  int32_t* item_;
-  int64_t capacity_, count_ = 0;
-  A least_ = 0;
-  Key key_;
-};
-
-// A group's score: the sum of its `best` largest keys. `scratch` holds `best` experts.
+// What a token's experts are ranked by, s + bias. NaN and -inf rank lowest but stay above kTaken: a choice is
+// valid whatever the logits.
 template <class A>
-A group_score(const Keys<A>& keys, int64_t begin, int64_t end, int64_t best, int32_t* scratch) {
-  Largest<A, Keys<A>> largest(scratch, best, keys);
-  for (int64_t e = begin; e < end; ++e) largest.offer(static_cast<int32_t>(e));
-  A sum = 0;
-  for (int64_t i = 0; i < best; ++i) sum += keys[scratch[i]];
-  return sum;
+void rank(A* key, const A* scores, const A* bias, int64_t n) {
+  constexpr A kLowest = std::numeric_limits<A>::lowest();
+#pragma omp simd
+  for (int64_t e = 0; e < n; ++e) {
+    const A k = bias ? scores[e] + bias[e] : scores[e];
+    key[e] = k > kLowest ? k : kLowest;
+  }
+}
+
+// The index of the largest key, the lowest index among equals; that key is taken out. Two plain reductions,
+// because they become vector code and one search for the place does not.
+template <class A>
+int32_t take_largest(A* key, int32_t n, A* value = nullptr) {
+  A top = kTaken<A>;
+#pragma omp simd reduction(max : top)
+  for (int32_t e = 0; e < n; ++e) top = key[e] > top ? key[e] : top;
+  int32_t place = n - 1;
+#pragma omp simd reduction(min : place)
+  for (int32_t e = 0; e < n; ++e) {
+    const int32_t here = key[e] == top ? e : n;
+    place = here < place ? here : place;
+  }
+  key[place] = kTaken<A>;
+  if (value) *value = top;
+  return place;
+}
+
+// Takes out the keys of all groups but the best ones. A group's score is the sum of its `best` largest keys.
+template <class A>
+void keep_best_groups(A* key, const RouteRule& rule) {
+  const int32_t groups = static_cast<int32_t>(rule.num_groups),
+                size = static_cast<int32_t>(rule.experts) / groups;
+  const int64_t best = std::clamp<int64_t>(rule.top_k / rule.group_topk, 1, size);
+  A score[kMaxExperts], rest[kMaxExperts];
+  std::copy_n(key, rule.experts, rest);
+  for (int32_t g = 0; g < groups; ++g) {
+    A sum = 0, value = 0;
+    for (int64_t i = 0; i < best; ++i) {
+      take_largest(rest + g * size, size, &value);
+      sum += value;
+    }
+    score[g] = std::max(sum, std::numeric_limits<A>::lowest());
+  }
+  for (int64_t i = 0; i < rule.group_topk; ++i) take_largest(score, groups);
+  for (int32_t g = 0; g < groups; ++g)
+    if (score[g] != kTaken<A>) std::fill_n(key + g * size, size, kTaken<A>);
 }
 
 // expert[0 .. top_k) of one token.
 template <class A>
-void choose(int32_t* expert, const Keys<A>& keys, const RouteRule& rule) {
-  const int64_t size = rule.experts / rule.num_groups;
-  bool open[kMaxGroups] = {true};
-  if (rule.num_groups > 1) {
-    A score[kMaxGroups];
-    int32_t group[kMaxGroups];
-    const int64_t best = std::clamp<int64_t>(rule.top_k / rule.group_topk, 1, size);
-    Largest<A, const A*> largest(group, rule.group_topk, score);
-    for (int64_t g = 0; g < rule.num_groups; ++g) {
-      score[g] = group_score(keys, g * size, (g + 1) * size, best, expert);
-      largest.offer(static_cast<int32_t>(g));
-    }
-    open[0] = false;
-    for (int64_t i = 0; i < rule.group_topk; ++i) open[group[i]] = true;
-  }
-  Largest<A, Keys<A>> largest(expert, rule.top_k, keys);
-  for (int64_t g = 0; g < rule.num_groups; ++g) {
-    if (!open[g]) continue;
-    for (int64_t e = g * size; e < (g + 1) * size; ++e) largest.offer(static_cast<int32_t>(e));
-  }
+void choose(int32_t* expert, const A* scores, const A* bias, const RouteRule& rule) {
+  A key[kMaxExperts];
+  rank(key, scores, bias, rule.experts);
+  if (rule.num_groups > 1) keep_best_groups(key, rule);
+  for (int64_t j = 0; j < rule.top_k; ++j) expert[j] = take_largest(key, static_cast<int32_t>(rule.experts));
 }
 
 template <class A>
@@ -119,7 +114,7 @@ void route(const RouteForward<A>& a, int64_t t) {
   if (a.rule.force_balance) {
     for (int64_t j = 0; j < k; ++j) expert[j] = static_cast<int32_t>((t * k + j) % n);
   } else {
-    choose(expert, Keys<A>{scores, a.bias}, a.rule);
+    choose(expert, scores, a.bias, a.rule);
   }
   weigh(a.weight + t * k, scores, logits, expert, a.rule);
   if (a.entropy) a.entropy[t] = entropy_of(scores, n);
@@ -180,9 +175,10 @@ void route_backward(const RouteBackward<A>& a, int64_t t) {
 
 void check(const RouteRule& rule) {
   CHECK(rule.top_k <= rule.experts, "top_k: ", rule.top_k, ", experts: ", rule.experts);
-  CHECK(rule.num_groups >= 1 && rule.num_groups <= kMaxGroups, "num_groups: ", rule.num_groups);
+  CHECK(rule.experts <= kMaxExperts, "experts: ", rule.experts);
   if (rule.num_groups == 1) return;
-  CHECK(rule.experts % rule.num_groups == 0, "experts: ", rule.experts, ", num_groups: ", rule.num_groups);
+  CHECK(rule.num_groups > 0 && rule.experts % rule.num_groups == 0, "experts: ", rule.experts,
+        ", num_groups: ", rule.num_groups);
   CHECK(rule.group_topk >= 1 && rule.group_topk <= rule.num_groups, "group_topk: ", rule.group_topk);
   CHECK(rule.top_k <= rule.group_topk * (rule.experts / rule.num_groups), "top_k: ", rule.top_k);
 }

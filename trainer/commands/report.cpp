@@ -40,7 +40,7 @@ int exit_code_of(const std::exception& error) {
 int report_and_exit_code(const std::exception& error, bool speak) {
   if (speak) {
     // One write, so that ranks' lines do not mix.
-    const std::string line = "switchyard: " + message_of(error) + "\n";
+    const std::string line = concat("switchyard: ", message_of(error), "\n");
     std::fflush(stdout);
     std::fwrite(line.data(), 1, line.size(), stderr);
     std::fflush(stderr);

@@ -47,19 +47,19 @@ std::string explain_unknown_field(const std::string& message) {
   std::string hint = did_you_mean(name, field_names(type));
   if (hint.empty()) {
     const std::vector<std::string> elsewhere = paths_ending_in(name);
-    hint = elsewhere.empty() ? "; its fields: " + join(field_names(type))
-                             : "; did you mean \"" + elsewhere[0] + "\"?";
+    hint = elsewhere.empty() ? concat("; its fields: ", join(field_names(type)))
+                             : concat("; did you mean \"", elsewhere[0], "\"?");
   }
   return name_of_message(type) + " has no field \"" + name + "\"" + hint;
 }
 
 std::string explain_unknown_value(const std::string& message, const pb::Descriptor* root) {
   const std::string value = quoted(message, 0), name = quoted(message, 1);
-  std::string text = "\"" + value + "\" is no value of " + name;
+  std::string text = concat('"', value, "\" is no value of ", name);
   each_path(root, "", [&](const std::string&, const pb::FieldDescriptor* field) {
     if (field->name() != name || !field->enum_type()) return;
     const std::vector<std::string> names = value_names(field->enum_type());
-    text += " (" + join(names) + ")" + did_you_mean(value, names);
+    text += concat(" (", join(names), ")", did_you_mean(value, names));
   });
   return text;
 }
@@ -97,9 +97,9 @@ std::vector<std::string> value_names(const pb::EnumDescriptor* type) {
 std::string explain(const std::string& message, const pb::Descriptor* root) {
   if (message.find("has no field named") != std::string::npos) return explain_unknown_field(message);
   if (message.starts_with("Unknown enumeration value")) return explain_unknown_value(message, root);
-  if (message.starts_with("Non-repeated field")) return "\"" + quoted(message, 0) + "\" is given twice";
+  if (message.starts_with("Non-repeated field")) return concat('"', quoted(message, 0), "\" is given twice");
   if (message.starts_with("Invalid value for boolean field")) {
-    return "\"" + quoted(message, 1) + "\" is no value of " + quoted(message, 0) + " (true, false)";
+    return concat('"', quoted(message, 1), "\" is no value of ", quoted(message, 0), " (true, false)");
   }
   if (message.ends_with("got: ")) return message + "the end of the text";
   return message;

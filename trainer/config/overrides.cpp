@@ -123,7 +123,7 @@ void clear(pb::Message& root, std::string_view path) {
 }  // namespace
 
 Override parse_override(const std::string& text) {
-  const std::string where = "--set " + text.substr(0, 200);
+  const std::string where = concat("--set ", text.substr(0, 200));
   if (text.find('\0') != std::string::npos || first_invalid_utf8(text) != std::string::npos) {
     fail(Fault::kUsage, "--set: not UTF-8 text");
   }

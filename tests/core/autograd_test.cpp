@@ -1,0 +1,109 @@
+#include "core/autograd.h"
+
+#include <gtest/gtest.h>
+
+#include "core/ops.h"
+#include "tests/support/gradcheck.h"
+
+namespace switchyard::test {
+
+namespace {
+
+Var leaf(double value) { return Var(Tensor::from<double>({value}, {1}), true); }
+
+TEST(Autograd, AddsGradientsOfSeveralPassesAndUses) {
+  const Var x = leaf(2);
+  backward(axpby(x, x, 1, 2));
+  backward(axpby(x, x, 1, 2));
+  EXPECT_EQ(x.grad().to_vector<double>()[0], 6);
+}
+
+TEST(Autograd, NoGradBuildsNoGraph) {
+  const Var x = leaf(2);
+  NoGrad guard;
+  EXPECT_FALSE(add(x, x).requires_grad());
+}
+
+TEST(Autograd, RefusesAGradientOfTheWrongShape) {
+  const Var x(Tensor::zeros({2, 3}, DType::kF64, Device::kCpu), true);
+  const Var y = record("bad", Tensor::zeros({1}, DType::kF64, Device::kCpu), {x},
+                       [](const Tensor& dy) -> Tensors { return {dy}; });
+  EXPECT_THROW(backward(y), Error);
+}
+
+TEST(Autograd, RefusesTheWrongNumberOfGradients) {
+  const Var x = leaf(1);
+  const Var y = record("bad", Tensor::zeros({1}, DType::kF64, Device::kCpu), {x, x},
+                       [](const Tensor& dy) -> Tensors { return {dy}; });
+  EXPECT_THROW(backward(y), Error);
+}
+
+TEST(Autograd, HookFiresOnceWhenTheGradientIsComplete) {
+  const Var x = leaf(3);
+  int calls = 0;
+  double seen = 0;
+  x.set_hook([&] {
+    ++calls;
+    seen = x.grad().to_vector<double>()[0];
+  });
+  backward(add(add(x, x), x));
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(seen, 3);
+}
+
+TEST(Autograd, HookFiresOnceAfterRecompute) {
+  const Var x = leaf(3), w = leaf(5);
+  int calls = 0;
+  w.set_hook([&] { ++calls; });
+  auto f = [w](const Vars& v) { return Vars{add(v[0], add(w, w))}; };
+  backward(add(recompute(f, {x}, {w})[0], recompute(f, {x}, {w})[0]));
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(w.grad().to_vector<double>()[0], 4);
+  EXPECT_EQ(x.grad().to_vector<double>()[0], 2);
+}
+
+TEST(Autograd, PresetGradientIsAddedToInPlace) {
+  const Var x = leaf(1);
+  const Tensor bucket = Tensor::from<double>({10, 20}, {2});
+  x.set_grad(bucket.slice(1, {1}));
+  backward(add(x, x));
+  EXPECT_EQ(bucket.to_vector<double>(), (std::vector<double>{10, 22}));
+}
+
+TEST(Autograd, ForwardOnlyGraphsAreFreed) {
+  const int64_t before = memory_stats(Device::kCpu).in_use;
+  {
+    const Var x(Tensor::zeros({1000}, DType::kF32, Device::kCpu), true);
+    Var y = x;
+    for (int i = 0; i < 50; ++i) y = add(y, y);
+  }
+  EXPECT_EQ(memory_stats(Device::kCpu).in_use, before);
+}
+
+TEST(Autograd, BackwardFreesWhatWasSaved) {
+  const Var w(random_tensor({64, 64}, 1, DType::kF32), true);
+  const int64_t before = memory_stats(Device::kCpu).in_use;
+  {
+    Var y(random_tensor({8, 64}, 2, DType::kF32));
+    for (int i = 0; i < 5; ++i) y = linear(y, w);
+    backward(y, Tensor::zeros(y.shape(), DType::kF32, Device::kCpu));
+  }
+  const int64_t gradient = 64 * 64 * 4;
+  EXPECT_EQ(memory_stats(Device::kCpu).in_use, before + gradient);
+}
+
+TEST(Autograd, UnusedResultsGiveUndefinedGradients) {
+  const Var x = leaf(1);
+  const Tensor y = Tensor::from<double>({1}, {1});
+  const Vars ys = record("pair", Tensors{y, y}, {x}, [](const Tensors& dys) -> Tensors {
+    EXPECT_TRUE(dys[0].defined());
+    EXPECT_FALSE(dys[1].defined());
+    return {dys[0]};
+  });
+  backward(ys[0]);
+  EXPECT_EQ(x.grad().to_vector<double>()[0], 1);
+}
+
+}  // namespace
+
+}  // namespace switchyard::test

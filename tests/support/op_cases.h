@@ -1,0 +1,23 @@
+// Every differentiable op, one line each: its name, input shapes, how to call it. Used for gradient checks, for one backend
+// against another, and by benchmarks.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/ops.h"
+
+namespace switchyard::test {
+
+struct OpCase {
+  std::string name;
+  std::vector<Shape> inputs;
+  std::function<Var(const Vars&)> call;  // on any device and dtype of the inputs
+  double tolerance = 1e-7;               // of the gradient check in double
+  bool wide = false;                     // float or double only: never bf16
+};
+
+const std::vector<OpCase>& op_cases();
+
+}  // namespace switchyard::test

@@ -151,6 +151,15 @@ TEST(Route, NotANumberStillGivesDistinctExperts) {
   }
 }
 
+TEST(Route, SigmoidsThatUnderflowWeighNothing) {
+  Router<float> r{{4, 2, ScoreFunction::kSigmoid, false, true}, {-200, -200, -200, -200}};
+  r.forward();
+  EXPECT_EQ(r.weight, (std::vector<float>{0, 0}));
+  const std::vector<float> dweight = {1, 2};
+  r.backward(dweight.data(), nullptr);
+  for (float d : r.dlogits) EXPECT_EQ(d, 0);
+}
+
 TEST(Route, ForcedBalanceDealsExpertsInTurn) {
   RouteRule rule{5, 2};
   rule.force_balance = true;

@@ -1,5 +1,7 @@
 #include "kernels/attention.h"
 
+#include "kernels/cuda/attention_mma_backward.cuh"
+#include "kernels/cuda/attention_mma_forward.cuh"
 #include "kernels/cuda/attention_simt.cuh"
 
 namespace switchyard::kernels {
@@ -21,6 +23,32 @@ void with_parts(int64_t head_dim, F&& f) {
   f(std::integral_constant<int, 8>());
 }
 
+// Rows are copied in pieces of 16 bytes.
+bool fits_tensor_cores(const AttentionShape& s, const void* a, const void* b) {
+  const auto address = reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b);
+  return (s.head_dim == 64 || s.head_dim == 128) && address % 16 == 0 && s.seq < (1 << 30);
+}
+
+bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {
+  if (!fits_tensor_cores(p.shape, p.qkv, p.o)) return false;
+  if (p.shape.head_dim == 64) {
+    flash::launch_forward<2, 64>(p, exec.stream);
+  } else {
+    flash::launch_forward<1, 128>(p, exec.stream);
+  }
+  return true;
+}
+
+bool run_on_tensor_cores(Cuda exec, const AttentionBackward<BF16>& p, const float* delta) {
+  if (!fits_tensor_cores(p.shape, p.qkv, p.d_o) || !fits_tensor_cores(p.shape, p.dqkv, nullptr)) return false;
+  if (p.shape.head_dim == 64) {
+    flash::launch_backward<64>(p, delta, exec.stream);
+  } else {
+    flash::launch_backward<128>(p, delta, exec.stream);
+  }
+  return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -31,6 +59,9 @@ int64_t attention_workspace_bytes(Cuda, const AttentionShape& s) {
 template <class T>
 void run(Cuda exec, const AttentionForward<T>& p) {
   check_shape(p.shape);
+  if constexpr (std::is_same_v<T, BF16>) {
+    if (run_on_tensor_cores(exec, p)) return;
+  }
   with_parts(p.shape.head_dim, [&](auto parts) { simt::launch_forward<parts.value>(p, exec.stream); });
 }
 
@@ -39,6 +70,9 @@ void run(Cuda exec, const AttentionBackward<T>& p) {
   check_shape(p.shape);
   auto* delta = static_cast<Acc<T>*>(p.workspace);
   simt::launch_delta(delta, p, exec.stream);
+  if constexpr (std::is_same_v<T, BF16>) {
+    if (run_on_tensor_cores(exec, p, delta)) return;
+  }
   with_parts(p.shape.head_dim,
              [&](auto parts) { simt::launch_backward<parts.value>(p, delta, exec.stream); });
 }

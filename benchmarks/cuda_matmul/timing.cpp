@@ -1,0 +1,230 @@
+#include "benchmarks/cuda_matmul/timing.h"
+
+#include <cublas_v2.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <memory>
+
+#include "benchmarks/cuda_matmul/device.h"
+#include "kernels/attention.h"
+#include "kernels/cuda/handles.h"
+#include "kernels/grouped_matmul.h"
+#include "kernels/matmul.h"
+
+namespace switchyard::bench {
+
+namespace {
+
+using kernels::AttentionShape;
+
+// Random bf16 on the device without drawing every element on the host.
+struct RandomArray : DeviceArray<BF16> {
+  explicit RandomArray(int64_t n) : DeviceArray<BF16>(n) {
+    constexpr int64_t kPeriod = 1'000'003;
+    std::mt19937 generator(7);
+    const auto block = random_vector<BF16>(std::min(n, kPeriod), generator);
+    for (int64_t at = 0; at < n; at += kPeriod) {
+      const size_t bytes = std::min(kPeriod, n - at) * sizeof(BF16);
+      CUDA_CHECK(cudaMemcpy(data() + at, block.data(), bytes, cudaMemcpyHostToDevice));
+    }
+  }
+};
+
+class Clock {
+ public:
+  explicit Clock(cudaStream_t stream) : stream_(stream) {
+    CUDA_CHECK(cudaEventCreate(&begin_));
+    CUDA_CHECK(cudaEventCreate(&end_));
+  }
+  ~Clock() {
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
+  }
+  Clock(const Clock&) = delete;
+  Clock& operator=(const Clock&) = delete;
+
+  // Median milliseconds of one call, after a warm-up.
+  double median(const std::function<void()>& work) {
+    constexpr int kRepeats = 15;
+    work();
+    work();
+    std::vector<float> times(kRepeats);
+    for (float& t : times) {
+      CUDA_CHECK(cudaEventRecord(begin_, stream_));
+      work();
+      CUDA_CHECK(cudaEventRecord(end_, stream_));
+      CUDA_CHECK(cudaEventSynchronize(end_));
+      CUDA_CHECK(cudaEventElapsedTime(&t, begin_, end_));
+    }
+    std::nth_element(times.begin(), times.begin() + kRepeats / 2, times.end());
+    return times[kRepeats / 2];
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+struct Bench {
+  Cuda exec;
+  Clock clock;
+  double ceiling = 0;  // TFLOP/s
+
+  void line(const std::string& name, double flops, const std::function<void()>& work) {
+    const double ms = clock.median(work), tflops = flops / ms * 1e-9;
+    std::printf("%-64s %9.4f ms %7.1f TFLOP/s %5.1f %%\n", name.c_str(), ms, tflops, 100 * tflops / ceiling);
+  }
+};
+
+void time_ceilings(Bench& bench) {
+  constexpr int64_t kBytes = 1 << 30, kSize = 8192;
+  DeviceArray<uint8_t> from(kBytes), to(kBytes);
+  const double copy = bench.clock.median([&] {
+    CUDA_CHECK(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, bench.exec.stream));
+  });
+  std::printf("copy of 1 GiB: %.3f ms, %.2f TB/s read and written\n", copy, 2 * kBytes / copy * 1e-9);
+  RandomArray a(kSize * kSize), b(kSize * kSize);
+  DeviceArray<BF16> c(kSize * kSize);
+  const auto product = [&] {
+    run(bench.exec, kernels::Matmul<BF16>{c.data(), a.data(), b.data(), kSize, kSize, kSize, false, true});
+  };
+  bench.ceiling = 2.0 * kSize * kSize * kSize / bench.clock.median(product) * 1e-9;
+  bench.line("matmul 8192^3 bf16: the ceiling", 2.0 * kSize * kSize * kSize, product);
+}
+
+// Rows per group: all alike, or falling as 1 / rank; the sum is groups * rows either way.
+std::vector<int64_t> offsets_of(int64_t groups, int64_t rows, bool zipf) {
+  double harmonic = 0;
+  for (int64_t g = 0; g < groups; ++g) harmonic += 1.0 / (g + 1);
+  std::vector<int64_t> offsets{0};
+  double exact = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    exact += zipf ? groups * rows / harmonic / (g + 1) : rows;
+    offsets.push_back(std::min<int64_t>(groups * rows, std::llround(exact)));
+  }
+  offsets.back() = groups * rows;
+  return offsets;
+}
+
+// cublasGemmGroupedBatchedEx, sizes known to the host; column-major, so the product is y^T = W x^T.
+class CublasGrouped {
+ public:
+  CublasGrouped(BF16* y, const BF16* x, const BF16* w, const std::vector<int64_t>& offsets, int n, int k)
+      : groups_(static_cast<int>(offsets.size()) - 1),
+        n_(groups_, n),
+        k_(groups_, k),
+        one_each_(groups_, 1),
+        alpha_(groups_, 1.0f),
+        beta_(groups_, 0.0f),
+        transposed_(groups_, CUBLAS_OP_T),
+        plain_(groups_, CUBLAS_OP_N) {
+    std::vector<const void*> a, b;
+    std::vector<void*> c;
+    for (int g = 0; g < groups_; ++g) {
+      m_.push_back(static_cast<int>(offsets[g + 1] - offsets[g]));
+      a.push_back(w + static_cast<int64_t>(g) * n * k);
+      b.push_back(x + offsets[g] * k);
+      c.push_back(y + offsets[g] * n);
+    }
+    a_ = std::make_unique<DeviceArray<const void*>>(a);
+    b_ = std::make_unique<DeviceArray<const void*>>(b);
+    c_ = std::make_unique<DeviceArray<void*>>(c);
+  }
+  void run(cublasHandle_t handle) {
+    CUDA_CHECK(cublasGemmGroupedBatchedEx(
+        handle, transposed_.data(), plain_.data(), n_.data(), m_.data(), k_.data(), alpha_.data(), a_->data(),
+        CUDA_R_16BF, k_.data(), b_->data(), CUDA_R_16BF, k_.data(), beta_.data(), c_->data(), CUDA_R_16BF,
+        n_.data(), groups_, one_each_.data(), CUBLAS_COMPUTE_32F));
+  }
+
+ private:
+  int groups_;
+  std::vector<int> m_, n_, k_, one_each_;
+  std::vector<float> alpha_, beta_;
+  std::vector<cublasOperation_t> transposed_, plain_;
+  std::unique_ptr<DeviceArray<const void*>> a_, b_;
+  std::unique_ptr<DeviceArray<void*>> c_;
+};
+
+void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t k, bool zipf) {
+  const auto offsets = offsets_of(groups, rows, zipf);
+  const int64_t total = groups * rows;
+  RandomArray x(total * k), w(groups * n * k), dy(total * n);
+  DeviceArray<BF16> y(total * n), dx(total * k);
+  DeviceArray<float> dw(groups * n * k);
+  DeviceArray<int64_t> device_offsets(offsets);
+  const Cuda exec = bench.exec;
+  const double flops = 2.0 * total * n * k;
+  const std::string name = concat(groups, " x ", rows, zipf ? " zipf" : " even", " k ", k, " -> n ", n);
+  bench.line(name + ": ours forward", flops, [&] {
+    run(exec, kernels::GroupedMatmul<BF16>{y.data(), x.data(), w.data(), device_offsets.data(), groups, total,
+                                           n, k, true});
+  });
+  bench.line(name + ": ours data", flops, [&] {
+    run(exec, kernels::GroupedMatmul<BF16>{dx.data(), dy.data(), w.data(), device_offsets.data(), groups,
+                                           total, k, n, false});
+  });
+  bench.line(name + ": ours weight +=", flops, [&] {
+    run(exec, kernels::GroupedMatmulWeight<BF16>{dw.data(), dy.data(), x.data(), device_offsets.data(),
+                                                 groups, total, n, k, true});
+  });
+  bench.line(name + ": loop of cuBLAS forward", flops, [&] {
+    for (int64_t g = 0; g < groups; ++g) {
+      run(exec, kernels::Matmul<BF16>{y.data() + offsets[g] * n, x.data() + offsets[g] * k,
+                                      w.data() + g * n * k, offsets[g + 1] - offsets[g], n, k, false, true});
+    }
+  });
+  bench.line(name + ": loop of cuBLAS weight +=", flops, [&] {
+    for (int64_t g = 0; g < groups; ++g) {
+      run(exec, kernels::Matmul<BF16, float>{dw.data() + g * n * k, dy.data() + offsets[g] * n,
+                                             x.data() + offsets[g] * k, n, k, offsets[g + 1] - offsets[g],
+                                             true, false, true});
+    }
+  });
+  CublasGrouped grouped(y.data(), x.data(), w.data(), offsets, static_cast<int>(n), static_cast<int>(k));
+  bench.line(name + ": cublasGemmGroupedBatchedEx forward", flops,
+             [&] { grouped.run(exec.handles->cublas); });
+}
+
+// Products below the diagonal only: 2 of them forward, 5 backward (ours computes 7).
+void time_attention(Bench& bench, AttentionShape s) {
+  const Cuda exec = bench.exec;
+  const int64_t tokens = s.batch * s.seq;
+  s.scale = 1 / std::sqrt(static_cast<float>(s.head_dim));
+  RandomArray qkv(tokens * s.row()), d_o(tokens * s.heads * s.head_dim);
+  DeviceArray<BF16> o(tokens * s.heads * s.head_dim), dqkv(tokens * s.row());
+  DeviceArray<float> lse(tokens * s.heads);
+  DeviceArray<uint8_t> workspace(kernels::attention_workspace_bytes<BF16>(exec, s));
+  const double product = 1.0 * s.batch * s.heads * s.seq * s.seq * s.head_dim;
+  const std::string name =
+      concat("attention ", s.batch, " x ", s.seq, " heads ", s.heads, "/", s.kv_heads, " x ", s.head_dim);
+  bench.line(name + ": forward", 2 * product, [&] {
+    run(exec, kernels::AttentionForward<BF16>{o.data(), lse.data(), qkv.data(), nullptr, s});
+  });
+  bench.line(name + ": backward", 5 * product, [&] {
+    run(exec, kernels::AttentionBackward<BF16>{dqkv.data(), d_o.data(), o.data(), qkv.data(), lse.data(),
+                                               nullptr, workspace.data(), s});
+  });
+}
+
+}  // namespace
+
+void time_all(Cuda exec) {
+  Bench bench{exec, Clock(exec.stream)};
+  time_ceilings(bench);
+  for (const bool zipf : {false, true}) {
+    time_grouped(bench, 8, 2048, 7168, 1024, zipf);
+    time_grouped(bench, 8, 2048, 1024, 3584, zipf);
+    time_grouped(bench, 64, 512, 1024, 1024, zipf);
+    time_grouped(bench, 64, 512, 1024, 512, zipf);
+    time_grouped(bench, 128, 2048, 1536, 2048, zipf);
+    time_grouped(bench, 128, 2048, 2048, 768, zipf);
+  }
+  time_attention(bench, {8, 2048, 12, 12, 64, 0});
+  time_attention(bench, {8, 2048, 16, 4, 128, 0});
+}
+
+}  // namespace switchyard::bench

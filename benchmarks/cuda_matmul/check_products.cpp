@@ -2,6 +2,7 @@
 
 #include "benchmarks/cuda_matmul/check.h"
 #include "benchmarks/cuda_matmul/report.h"
+#include "kernels/cuda/handles.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
 
@@ -152,7 +153,8 @@ int check_grouped(Cuda exec, std::mt19937& generator) {
                           make_groups("many small", std::vector<int64_t>(40, 9), 0, 7)};
   int failures = 0;
   for (const Groups& g : cases) {
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{264, 200}, {128, 64}, {8, 16}, {37, 19}}) {
+    for (const auto& [n, k] :
+         {std::pair<int64_t, int64_t>{264, 200}, {520, 136}, {128, 64}, {8, 16}, {37, 19}}) {
       if (g.count() > 10 && n > 128) continue;  // the host's loops
       failures += check_rows<T>(exec, g, n, k, true, generator);
       failures += check_rows<T>(exec, g, n, k, false, generator);
@@ -169,7 +171,13 @@ int check_products(Cuda exec, unsigned seed) {
   std::mt19937 generator(seed);
   int failures = check_matmuls<float, float>(exec, generator) + check_matmuls<BF16, BF16>(exec, generator) +
                  check_matmuls<BF16, float>(exec, generator) + check_matmuls<double, double>(exec, generator);
-  failures += check_grouped<BF16>(exec, generator);
+  const bool allow_wgmma = exec.handles->allow_wgmma;
+  for (const bool wgmma : {false, true}) {
+    std::printf("grouped bf16 products by %s\n", wgmma ? "wgmma (where the GPU has it)" : "mma.sync");
+    exec.handles->allow_wgmma = wgmma;
+    failures += check_grouped<BF16>(exec, generator);
+  }
+  exec.handles->allow_wgmma = allow_wgmma;
   failures += check_grouped<float>(exec, generator);
   return failures + check_grouped<double>(exec, generator);
 }

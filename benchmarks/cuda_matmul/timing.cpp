@@ -159,18 +159,23 @@ void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t
   const Cuda exec = bench.exec;
   const double flops = 2.0 * total * n * k;
   const std::string name = concat(groups, " x ", rows, zipf ? " zipf" : " even", " k ", k, " -> n ", n);
-  bench.line(name + ": ours forward", flops, [&] {
-    run(exec, kernels::GroupedMatmul<BF16>{y.data(), x.data(), w.data(), device_offsets.data(), groups, total,
-                                           n, k, true});
-  });
-  bench.line(name + ": ours data", flops, [&] {
-    run(exec, kernels::GroupedMatmul<BF16>{dx.data(), dy.data(), w.data(), device_offsets.data(), groups,
-                                           total, k, n, false});
-  });
-  bench.line(name + ": ours weight +=", flops, [&] {
-    run(exec, kernels::GroupedMatmulWeight<BF16>{dw.data(), dy.data(), x.data(), device_offsets.data(),
-                                                 groups, total, n, k, true});
-  });
+  const bool allow_wgmma = exec.handles->allow_wgmma;
+  for (const bool wgmma : {false, true}) {
+    exec.handles->allow_wgmma = wgmma;
+    bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "forward", flops, [&] {
+      run(exec, kernels::GroupedMatmul<BF16>{y.data(), x.data(), w.data(), device_offsets.data(), groups,
+                                             total, n, k, true});
+    });
+    bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "data", flops, [&] {
+      run(exec, kernels::GroupedMatmul<BF16>{dx.data(), dy.data(), w.data(), device_offsets.data(), groups,
+                                             total, k, n, false});
+    });
+    bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "weight +=", flops, [&] {
+      run(exec, kernels::GroupedMatmulWeight<BF16>{dw.data(), dy.data(), x.data(), device_offsets.data(),
+                                                   groups, total, n, k, true});
+    });
+  }
+  exec.handles->allow_wgmma = allow_wgmma;
   bench.line(name + ": loop of cuBLAS forward", flops, [&] {
     for (int64_t g = 0; g < groups; ++g) {
       run(exec, kernels::Matmul<BF16>{y.data() + offsets[g] * n, x.data() + offsets[g] * k,

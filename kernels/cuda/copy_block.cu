@@ -5,8 +5,8 @@ namespace switchyard::kernels {
 
 void run(Cuda on, const CopyBlock& a) {
   if (a.rows == 0 || a.row_bytes == 0) return;
-  CUDA_CHECK(cudaMemcpy2DAsync(a.y, a.y_stride, a.x, a.x_stride, a.row_bytes, a.rows, cudaMemcpyDeviceToDevice,
-                               on.stream));
+  CUDA_CHECK(cudaMemcpy2DAsync(a.y, a.y_stride, a.x, a.x_stride, a.row_bytes, a.rows,
+                               cudaMemcpyDeviceToDevice, on.stream));
 }
 
 }  // namespace switchyard::kernels

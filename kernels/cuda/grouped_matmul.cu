@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/grouped_mma.cuh"
 #include "kernels/cuda/grouped_simt.cuh"
+#include "kernels/cuda/grouped_wgmma.cuh"
 #include "kernels/cuda/handles.h"
 
 namespace switchyard::kernels {
@@ -23,13 +24,23 @@ bool fits_tensor_cores(const GroupedProblem<BF16, C>& p) {
   return p.m % 8 == 0 && p.n % 8 == 0 && p.k % 8 == 0 && address % 16 == 0;
 }
 
+// Narrow products waste too much of a tile of 256 columns; a tensor map has no empty dimension.
+template <Form kForm, class C>
+bool fits_wgmma(Cuda exec, const GroupedProblem<BF16, C>& p) {
+  const int64_t fixed = kForm == Form::kWeight ? p.m : p.k;
+  return exec.handles->allow_wgmma && exec.handles->compute_capability == 90 && fits_tensor_cores(p) &&
+         p.n > 128 && fixed > 0 && p.rows > 0;
+}
+
 template <Form kForm, class T, class C>
 void run_form(Cuda exec, const GroupedProblem<T, C>& p) {
   CHECK(exec.handles, "no handles");
   CHECK(p.groups <= kMaxGroups && most_tiles<kForm>(p, 64, 64) <= std::numeric_limits<int>::max(), p.groups,
         " groups of ", p.m, " x ", p.n, " x ", p.k, " in ", p.rows, " rows");
   if constexpr (std::is_same_v<T, BF16>) {
-    if (fits_tensor_cores(p)) return mma::launch<kForm>(p, exec.handles->multiprocessors, exec.stream);
+    const int multiprocessors = exec.handles->multiprocessors;
+    if (fits_wgmma<kForm>(exec, p)) return hopper::launch<kForm>(p, multiprocessors, exec.stream);
+    if (fits_tensor_cores(p)) return mma::launch<kForm>(p, multiprocessors, exec.stream);
   }
   simt::launch<kForm>(p, exec.handles->multiprocessors, exec.stream);
 }

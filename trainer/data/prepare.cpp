@@ -105,11 +105,13 @@ class BlockStream {
         reader_.emplace(files_[file_]);
         continues_ = false;
       }
-      Item item{.block = {}, .path = files_[file_], .continues = continues_};
+      Item& item = items.emplace_back();
+      item.path = files_[file_];
+      item.continues = continues_;
       if (reader_->next(item.block)) {
-        items.push_back(std::move(item));
         continues_ = true;
       } else {
+        items.pop_back();
         finished_ += reader_->position();
         reader_.reset();
         ++file_;

@@ -20,7 +20,7 @@ int run_all() {
   const unsigned seed = std::random_device()();
   std::printf("seed %u, compute capability %d, %d multiprocessors\n", seed, handles->compute_capability,
               handles->multiprocessors);
-  const int failures = check_products(exec, seed) + check_attention(exec, seed);
+  const int failures = check_attention(exec, seed) + check_products(exec, seed);
   std::printf("%d checks failed\n", failures);
   time_all(exec);
   return failures ? 1 : 0;
@@ -30,6 +30,7 @@ int run_all() {
 }  // namespace switchyard::bench
 
 int main() {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // lines survive a time limit
   try {
     return switchyard::bench::run_all();
   } catch (const switchyard::Error& error) {

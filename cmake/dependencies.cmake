@@ -30,6 +30,13 @@ if(NOT SWITCHYARD_CUDA STREQUAL OFF AND NOT SWITCHYARD_SANITIZE)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
+    # CMake 3.25 knows no flag for C++20 of a compiler newer than itself.
+    foreach(kind STANDARD EXTENSION)
+      if(NOT CMAKE_CUDA20_${kind}_COMPILE_OPTION)
+        set(CMAKE_CUDA20_${kind}_COMPILE_OPTION -std=c++20)
+      endif()
+    endforeach()
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # one runtime, the one that cuBLAS and NCCL use
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     find_package(CUDAToolkit REQUIRED)

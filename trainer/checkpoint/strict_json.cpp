@@ -92,19 +92,26 @@ class Builder final : public nlohmann::json_sax<json> {
   json root_;
 };
 
-}  // namespace
-
-json parse_json(std::string_view text, const fs::path& file, Fault fault, const JsonLimits& limits) {
-  Builder builder(text, file, fault, limits, nullptr);
+json build(std::string_view text, const fs::path& file, Fault fault, const JsonLimits& limits,
+           const JsonMember* member) {
+  // nlohmann's lexer takes a NUL for the end of the text.
+  const size_t nul = text.find('\0');
+  if (nul != text.npos) fail(fault, file.string(), ": not valid JSON (a NUL at byte ", nul, ")");
+  Builder builder(text, file, fault, limits, member);
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
 }
 
+}  // namespace
+
+json parse_json(std::string_view text, const fs::path& file, Fault fault, const JsonLimits& limits) {
+  return build(text, file, fault, limits, nullptr);
+}
+
 void parse_json_members(std::string_view text, const fs::path& file, Fault fault, const JsonLimits& limits,
                         const JsonMember& member) {
-  Builder builder(text, file, fault, limits, &member);
-  json::sax_parse(text.begin(), text.end(), &builder);
-  if (!builder.take().is_object()) fail(fault, file.string(), ": the JSON text is not an object");
+  if (!build(text, file, fault, limits, &member).is_object())
+    fail(fault, file.string(), ": the JSON text is not an object");
 }
 
 }  // namespace switchyard

@@ -1,6 +1,5 @@
 // describe_tokens() of prepare.h.
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "trainer/data/prepare.h"
@@ -22,10 +21,17 @@ nlohmann::ordered_json description(const TokenFile& file) {
   return json;
 }
 
+std::string line(std::string label, const std::string& value) {
+  label.resize(std::max<size_t>(label.size(), 12), ' ');
+  return label + value + "\n";
+}
+
 std::string first_tokens(const TokenFile& file) {
   std::vector<int32_t> tokens(static_cast<size_t>(std::min<int64_t>(16, file.tokens())));
   file.read(0, static_cast<int64_t>(tokens.size()), tokens.data());
-  return fmt::format("{}{}", fmt::join(tokens, " "), file.tokens() > 16 ? " ..." : "");
+  std::string text;
+  for (const int32_t token : tokens) text += std::to_string(token) + " ";
+  return text + (file.tokens() > 16 ? "..." : "");
 }
 
 }  // namespace
@@ -39,9 +45,9 @@ std::string describe_tokens(const std::string& prefix, bool json) {
   std::string text;
   for (const auto& [key, value] : values.items()) {
     const std::string shown = value.is_string() ? value.get<std::string>() : value.dump();
-    text += fmt::format("{:<11} {}\n", key, shown);
+    text += line(key, shown);
   }
-  if (file.tokens() > 0) text += fmt::format("{:<11} {}\n", "starts with", first_tokens(file));
+  if (file.tokens() > 0) text += line("starts with", first_tokens(file));
   return text;
 }
 

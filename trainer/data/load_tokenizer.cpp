@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "trainer/checkpoint/files.h"
+#include "trainer/data/bpe.h"
 #include "trainer/data/tokenizer.h"
 
 namespace switchyard {
@@ -11,7 +12,8 @@ namespace switchyard {
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& text, const std::string& origin) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object()) fail(Fault::kData, origin, ": is no tokenizer: not a JSON object");
-  if (json.value("type", "") == "byte") return std::make_unique<ByteTokenizer>();
+  if (json.contains("type") && json["type"] == "byte") return std::make_unique<ByteTokenizer>();
+  if (json.contains("model")) return std::make_unique<BpeTokenizer>(parse_bpe_json(text, origin), text);
   fail(Fault::kData, origin, ": is no tokenizer of a known kind");
 }
 

@@ -8,6 +8,8 @@
 #include <optional>
 
 #include "kernels/check.h"
+#include "trainer/checkpoint/files.h"
+#include "trainer/data/bpe_trainer.h"
 #include "trainer/data/text_files.h"
 
 namespace switchyard {
@@ -18,12 +20,15 @@ void make_output_folder(const std::string& prefix) {
   if (!folder.empty()) make_directories(folder);
 }
 
+using Report = std::function<void(const PrepareProgress&)>;
+
+constexpr int64_t kMaxVocabulary = 1 << 24;
+
 // The tokens of one block; ends[] are the places where a document ends.
 struct Tokenized {
   std::vector<int32_t> tokens;
   std::vector<size_t> ends;
   int64_t text_bytes = 0;
-  std::exception_ptr error;
 };
 
 void add_text(const Tokenizer& tokenizer, std::string_view text, Tokenized& out) {
@@ -105,13 +110,13 @@ class BlockStream {
         reader_.emplace(files_[file_]);
         continues_ = false;
       }
-      Item& item = items.emplace_back();
+      Item item;
       item.path = files_[file_];
       item.continues = continues_;
       if (reader_->next(item.block)) {
+        items.push_back(std::move(item));
         continues_ = true;
       } else {
-        items.pop_back();
         finished_ += reader_->position();
         reader_.reset();
         ++file_;
@@ -131,44 +136,106 @@ class BlockStream {
   int64_t finished_ = 0, total_ = 0;
 };
 
-std::vector<Tokenized> tokenize(const Tokenizer& tokenizer, const std::vector<BlockStream::Item>& items) {
-  std::vector<Tokenized> blocks(items.size());
+// f(i) for every item on all threads; the first error in the order of the files is thrown again.
+template <class F>
+void in_parallel(size_t count, F&& f) {
+  std::vector<std::exception_ptr> errors(count);
 #pragma omp parallel for schedule(dynamic)
-  for (size_t i = 0; i < items.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     try {
-      blocks[i] = tokenize(tokenizer, items[i].block, items[i].path, items[i].continues);
+      f(i);
     } catch (...) {
-      blocks[i].error = std::current_exception();
+      errors[i] = std::current_exception();
     }
   }
-  for (const Tokenized& block : blocks) {
-    if (block.error) std::rethrow_exception(block.error);  // the first in the order of the files
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
   }
-  return blocks;
+}
+
+size_t blocks_at_a_time() { return static_cast<size_t>(omp_get_max_threads()) * 4; }
+
+std::string learn_tokenizer(const std::vector<std::string>& files, int64_t vocab_size, const Report& report) {
+  if (vocab_size <= BpeTrainer::kFirstMerge || vocab_size > kMaxVocabulary) {
+    fail(Fault::kUsage, "prepare: --vocab-size ", vocab_size, " is not between ", BpeTrainer::kFirstMerge + 1,
+         " and ", kMaxVocabulary);
+  }
+  BpeTrainer trainer;
+  BlockStream stream(files);
+  for (auto items = stream.next(blocks_at_a_time()); !items.empty();
+       items = stream.next(blocks_at_a_time())) {
+    std::vector<BpeTrainer::Counts> counts(items.size());
+    in_parallel(items.size(), [&](size_t i) {
+      const auto& [block, path, continues] = items[i];
+      if (!block.json_lines) {
+        counts[i] = trainer.count_words(block.text);
+        return;
+      }
+      for_each_line(block, path, [&](const std::string& text) {
+        for (const auto& [word, count] : trainer.count_words(text)) counts[i][word] += count;
+      });
+    });
+    for (const BpeTrainer::Counts& part : counts) trainer.add(part);
+    report({"learning the vocabulary", stream.done(), stream.total()});
+  }
+  return trainer.train(vocab_size);
+}
+
+std::unique_ptr<Tokenizer> make_tokenizer(const PrepareOptions& options,
+                                          const std::vector<std::string>& files, const Report& report) {
+  if (!options.train_tokenizer) return load_tokenizer(options.tokenizer);
+  return load_tokenizer_json(learn_tokenizer(files, options.vocab_size, report), "the learned tokenizer");
+}
+
+int64_t tokenize_all(const Tokenizer& tokenizer, const std::vector<std::string>& files,
+                     TokenFileWriter& writer, const Report& report) {
+  BlockStream stream(files);
+  int64_t text_bytes = 0;
+  for (auto items = stream.next(blocks_at_a_time()); !items.empty();
+       items = stream.next(blocks_at_a_time())) {
+    std::vector<Tokenized> blocks(items.size());
+    in_parallel(items.size(), [&](size_t i) {
+      blocks[i] = tokenize(tokenizer, items[i].block, items[i].path, items[i].continues);
+    });
+    for (const Tokenized& block : blocks) {
+      write(block, writer);
+      text_bytes += block.text_bytes;
+    }
+    report({"tokenising", stream.done(), stream.total()});
+  }
+  return text_bytes;
+}
+
+// The tokenizer's file first: a token file is never seen without it.
+Sidecar finish(const Tokenizer& tokenizer, const std::string& out, TokenFileWriter& writer, Sidecar sidecar) {
+  if (sidecar.tokenizer == "byte") return writer.finish(std::move(sidecar));
+  const std::string path = out + ".tokenizer.json";
+  sidecar.tokenizer = fs::path(path).filename().string();
+  write_file(path, tokenizer.to_json());
+  try {
+    return writer.finish(std::move(sidecar));
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove(path, ignored);
+    throw;
+  }
 }
 
 }  // namespace
 
-Sidecar prepare(const PrepareOptions& options, const std::function<void(const PrepareProgress&)>& report) {
-  if (options.train_tokenizer) fail(Fault::kUsage, "this build cannot train a tokenizer");
-  BlockStream stream(find_text_files(options.inputs));
-  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(options.tokenizer);
+Sidecar prepare(const PrepareOptions& options, const Report& report) {
+  const std::vector<std::string> files = find_text_files(options.inputs);
+  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options, files, report);
   make_output_folder(options.out);
   TokenFileWriter writer(options.out, token_type_for(tokenizer->vocab_size()));
-  Sidecar sidecar{.tokenizer = tokenizer->name(),
-                  .tokenizer_fingerprint = tokenizer->fingerprint(),
-                  .vocab_size = tokenizer->vocab_size(),
-                  .sources = options.inputs};
-  const auto batch = static_cast<size_t>(omp_get_max_threads()) * 4;
-  for (auto items = stream.next(batch); !items.empty(); items = stream.next(batch)) {
-    for (const Tokenized& block : tokenize(*tokenizer, items)) {
-      write(block, writer);
-      sidecar.text_bytes += block.text_bytes;
-    }
-    report({"tokenising", stream.done(), stream.total()});
-  }
+  const int64_t text_bytes = tokenize_all(*tokenizer, files, writer, report);
   if (writer.tokens() == 0) fail(Fault::kData, options.inputs.front(), ": there is no text in it");
-  return writer.finish(sidecar);
+  return finish(*tokenizer, options.out, writer,
+                {.tokenizer = tokenizer->name(),
+                 .tokenizer_fingerprint = tokenizer->fingerprint(),
+                 .vocab_size = tokenizer->vocab_size(),
+                 .text_bytes = text_bytes,
+                 .sources = options.inputs});
 }
 
 }  // namespace switchyard

@@ -10,8 +10,7 @@ constexpr int kThreads = 1024;  // of a block that sums over many tokens
 constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
 // Keeps log P and 1 / P finite where an expert's mean score has underflowed.
-template <class A>
-constexpr A kLeastMean = static_cast<A>(1e-20);
+constexpr double kLeastMean = 1e-20;
 
 // 1 / sum, or 0 where all scores of a token have underflowed: such a token counts for no expert.
 template <class A>
@@ -76,9 +75,8 @@ __global__ void share_kernel(BalanceForward<A> a) {
 
 // What expert's mean score p adds to the sum that its loss is made of. `f`: kSwitch's share of the
 // assignments.
-template <class A>
-__device__ A loss_term(BalanceKind kind, A p, A f, A average) {
-  const A safe = p > kLeastMean<A> ? p : kLeastMean<A>;
+__device__ double loss_term(BalanceKind kind, double p, double f, double average) {
+  const double safe = Max{}(p, kLeastMean);
   switch (kind) {
     case BalanceKind::kSwitch: return f * p;
     case BalanceKind::kKl: return std::log(safe);
@@ -88,39 +86,40 @@ __device__ A loss_term(BalanceKind kind, A p, A f, A average) {
   return 0;
 }
 
-// The loss of one segment from P and, but for kSwitch, d loss / d P. In a block; every thread has the result.
+// The loss of one segment from P and, but for kSwitch, d loss / d P. In a block; every thread has the
+// result. In double, because the loss of a balanced layer is a small difference of large terms.
 template <class A>
-__device__ A segment_loss(const BalanceForward<A>& a, const A* mean, A* dmean) {
-  const A experts = static_cast<A>(a.experts), unit = a.coeff / static_cast<A>(a.segments);
-  A total = 0, sum = 0;
+__device__ double segment_loss(const BalanceForward<A>& a, const A* mean, A* dmean) {
+  const double experts = static_cast<double>(a.experts), unit = a.coeff / static_cast<double>(a.segments);
+  double total = 0, sum = 0;
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) total += mean[e];
-  const A average = Max{}(team_reduce(total) / experts, kLeastMean<A>);
+  const double average = Max{}(team_reduce(total) / experts, kLeastMean);
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads)
     sum += loss_term(a.kind, mean[e], dmean[e], average);
   sum = team_reduce(sum);
   if (a.kind == BalanceKind::kSwitch) return sum;
 
-  const A variance = sum / experts, square = average * average;
+  const double variance = sum / experts, square = average * average;
   // With one expert there is nothing to balance, and log E = 0.
-  const A per_log = a.experts > 1 ? A{1} / std::log(experts) : A{0};
+  const double per_log = a.experts > 1 ? 1 / std::log(experts) : 0;
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) {
-    const A p = mean[e], safe = p > kLeastMean<A> ? p : kLeastMean<A>;
-    A slope = per_log * (std::log(safe) + 1);
+    const double p = mean[e], safe = Max{}(p, kLeastMean);
+    double slope = per_log * (std::log(safe) + 1);
     if (a.kind == BalanceKind::kKl) slope = -1 / (experts * safe);
     if (a.kind == BalanceKind::kCv) slope = 2 / (experts * square) * (p - average - variance / average);
-    dmean[e] = unit * slope;
+    dmean[e] = static_cast<A>(unit * slope);
   }
   if (a.kind == BalanceKind::kKl) return unit * (-std::log(experts) - sum / experts);
   if (a.kind == BalanceKind::kCv) return unit * variance / square;
-  return a.experts > 1 ? unit * (1 + sum * per_log) : A{0};
+  return a.experts > 1 ? unit * (1 + sum * per_log) : 0;
 }
 
 template <class A>
 __global__ void loss_kernel(BalanceForward<A> a) {
-  A loss = 0;
+  double loss = 0;
   for (int64_t s = 0; s < a.segments; ++s)
     loss += segment_loss(a, a.mean + s * a.experts, a.dmean + s * a.experts);
-  if (threadIdx.x == 0) a.loss[0] = loss;
+  if (threadIdx.x == 0) a.loss[0] = static_cast<A>(loss);
 }
 
 // p = s / sum(s):   ds = (d p - sum_e d p_e p_e) / sum(s),   d p = dloss dmean / tokens of the segment. A

@@ -1,5 +1,8 @@
+// The checked longjmp refuses to jump between stacks.
+#undef _FORTIFY_SOURCE
 #include "tests/support/cuda_emulator/emulator.h"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -56,10 +59,13 @@ struct Copy {
   const void* from;
 };
 
+// Made once for each host thread and number; it runs one thread of a block after another.
 struct Fiber {
   ucontext_t context;
+  jmp_buf jump;
+  bool started = false;
   char* stack = nullptr;
-  uint3 thread;
+  uint3 thread{};
   unsigned warp = 0, lane = 0;
   bool done = false;
   const uint64_t* waits_for = nullptr;  // runnable once this differs from `round`
@@ -69,54 +75,63 @@ struct Fiber {
 
 // The block that this host thread runs.
 struct Block {
-  std::vector<Fiber> fibers;
+  std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
   Barrier barrier;
   unsigned alive = 0;
   const std::function<void()>* body = nullptr;
   std::exception_ptr error;
   ucontext_t scheduler;
+  jmp_buf scheduler_jump;
   Fiber* running = nullptr;
   std::vector<char> shared;
-  std::vector<char*> stacks;  // kept from launch to launch
 #ifdef __SANITIZE_ADDRESS__
   const void* scheduler_stack = nullptr;
   size_t scheduler_stack_bytes = 0;
 #endif
 
-  ~Block() {
-    for (char* stack : stacks) munmap(stack, kStackBytes);
+  ~Block() { drop_fibers(); }
+  void drop_fibers() {
+    for (auto& fiber : fibers) munmap(fiber->stack, kStackBytes);
+    fibers.clear();
   }
 };
 
 thread_local Block g_block;
 
-void to_scheduler(bool for_good) {
-  Fiber& self = *g_block.running;
+// Between two stacks. swapcontext() costs a system call each time, so that it only starts a fiber;
+// AddressSanitizer follows it but not jumps.
 #ifdef __SANITIZE_ADDRESS__
+void to_scheduler() {
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, g_block.scheduler_stack,
-                                 g_block.scheduler_stack_bytes);
-#else
-  (void)for_good;
-#endif
-  swapcontext(&self.context, &g_block.scheduler);
-#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_start_switch_fiber(&fake, g_block.scheduler_stack, g_block.scheduler_stack_bytes);
+  swapcontext(&g_block.running->context, &g_block.scheduler);
   __sanitizer_finish_switch_fiber(fake, &g_block.scheduler_stack, &g_block.scheduler_stack_bytes);
-#endif
 }
+
+void switch_to(Fiber& fiber) {
+  void* fake = nullptr;
+  __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
+  swapcontext(&g_block.scheduler, &fiber.context);
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+}
+#else
+void to_scheduler() {
+  if (_setjmp(g_block.running->jump) == 0) _longjmp(g_block.scheduler_jump, 1);
+}
+
+void switch_to(Fiber& fiber) {
+  if (_setjmp(g_block.scheduler_jump) != 0) return;
+  if (fiber.started) _longjmp(fiber.jump, 1);
+  fiber.started = true;
+  setcontext(&fiber.context);
+}
+#endif
 
 void to_fiber(Fiber& fiber) {
   g_block.running = &fiber;
   place.thread = fiber.thread;
-#ifdef __SANITIZE_ADDRESS__
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
-#endif
-  swapcontext(&g_block.scheduler, &fiber.context);
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+  switch_to(fiber);
 }
 
 void complete(Barrier& barrier) {
@@ -135,13 +150,10 @@ void wait(const uint64_t& round, uint64_t seen) {
   if (round != seen) return;
   g_block.running->waits_for = &round;
   g_block.running->round = seen;
-  to_scheduler(false);
+  to_scheduler();
 }
 
-void fiber_main() {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &g_block.scheduler_stack, &g_block.scheduler_stack_bytes);
-#endif
+void run_thread() {
   try {
     (*g_block.body)();
   } catch (...) {
@@ -155,30 +167,40 @@ void fiber_main() {
   warp.alive &= ~(1u << self.lane);
   for (auto& barrier : warp.barriers) complete(*barrier, warp.alive);
   complete(g_block.barrier);
-  to_scheduler(true);
-  std::abort();  // nobody resumes a fiber that is done
 }
 
-char* stack_of(size_t i) {
-  while (g_block.stacks.size() <= i) {
-    void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(stack != MAP_FAILED, "no memory for the stack of fiber ", i);
-    g_block.stacks.push_back(static_cast<char*>(stack));
+void fiber_main() {
+#ifdef __SANITIZE_ADDRESS__
+  __sanitizer_finish_switch_fiber(nullptr, &g_block.scheduler_stack, &g_block.scheduler_stack_bytes);
+#endif
+  while (true) {
+    run_thread();
+    to_scheduler();
   }
-  return g_block.stacks[i];
+}
+
+void make_fiber() {
+  void* stack =
+      mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(stack != MAP_FAILED, "no memory for the stack of fiber ", g_block.fibers.size());
+  Fiber& fiber = *g_block.fibers.emplace_back(std::make_unique<Fiber>());
+  fiber.stack = static_cast<char*>(stack);
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = stack;
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
 }
 
 void start_fibers(dim3 dim) {
   const unsigned threads = dim.x * dim.y * dim.z;
-  g_block.fibers.resize(threads);
+  while (g_block.fibers.size() < threads) make_fiber();
   g_block.warps.clear();
   g_block.warps.resize((threads + kWarp - 1) / kWarp);
   g_block.barrier = {};
   g_block.alive = threads;
   for (unsigned i = 0; i < threads; ++i) {
-    Fiber& fiber = g_block.fibers[i];
-    fiber.stack = stack_of(i);
+    Fiber& fiber = *g_block.fibers[i];
     fiber.thread = {i % dim.x, i / dim.x % dim.y, i / dim.x / dim.y};
     fiber.warp = i / kWarp;
     fiber.lane = i % kWarp;
@@ -186,28 +208,31 @@ void start_fibers(dim3 dim) {
     fiber.waits_for = nullptr;
     fiber.copies.clear();
     g_block.warps[fiber.warp].alive |= 1u << fiber.lane;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
   }
+}
+
+// Whether any thread of the block could take a turn.
+bool take_turns(size_t threads) {
+  bool progress = false;
+  for (size_t i = 0; i < threads; ++i) {
+    Fiber& fiber = *g_block.fibers[g_order == Order::kForward ? i : threads - 1 - i];
+    if (fiber.done || (fiber.waits_for && *fiber.waits_for == fiber.round)) continue;
+    fiber.waits_for = nullptr;
+    progress = true;
+    to_fiber(fiber);
+  }
+  return progress;
 }
 
 void run_block(dim3 dim) {
   start_fibers(dim);
-  const size_t count = g_block.fibers.size();
-  while (g_block.alive > 0 && !g_block.error) {
-    bool progress = false;
-    for (size_t i = 0; i < count; ++i) {
-      Fiber& fiber = g_block.fibers[g_order == Order::kForward ? i : count - 1 - i];
-      if (fiber.done || (fiber.waits_for && *fiber.waits_for == fiber.round)) continue;
-      fiber.waits_for = nullptr;
-      progress = true;
-      to_fiber(fiber);
-    }
-    CHECK(progress, "deadlock: ", g_block.alive, " threads of block ", place.block.x, ",", place.block.y,
-          " wait for others that never come");
+  while (g_block.alive > 0) {
+    const bool progress = take_turns(size_t{dim.x} * dim.y * dim.z);
+    if (progress && !g_block.error) continue;
+    g_block.drop_fibers();  // some stopped half-way
+    if (g_block.error) std::rethrow_exception(std::exchange(g_block.error, nullptr));
+    switchyard::fail(switchyard::Fault::kInternal, "deadlock: ", g_block.alive, " threads of block ",
+                     place.block.x, ",", place.block.y, " wait for others that never come");
   }
   if (g_block.error) std::rethrow_exception(std::exchange(g_block.error, nullptr));
 }

@@ -1,0 +1,136 @@
+#include "kernels/elementwise.h"
+
+#include "kernels/adamw.h"
+#include "tests/cuda_emulated/sides.h"
+
+namespace switchyard::kernels {
+namespace {
+
+template <class T>
+class Elementwise : public CudaKernelsOf<T> {};
+TYPED_TEST_SUITE(Elementwise, FloatTypes);
+
+constexpr int64_t kSizes[] = {0, 1, 5, 8, 1000, 4099};
+
+struct Shape {
+  int64_t rows, cols;
+};
+constexpr Shape kShapes[] = {{0, 8}, {1, 1}, {3, 5}, {130, 40}, {4, 1064}};
+
+TYPED_TEST(Elementwise, Axpby) {
+  using T = TypeParam;
+  for (int64_t n : kSizes)
+    expect_same([=](auto& bench) {
+      const T* a = bench.input(random_vector<T>(n, 1));
+      T* b = bench.template output<T>(random_vector<T>(n, 2));
+      run(bench.on(), Axpby<T>{bench.template output<T>(n), a, nullptr, n, 3});
+      run(bench.on(), Axpby<T>{b, a, b, n, 2, Acc<T>(-0.5)});
+    });
+}
+
+template <class To, class From>
+void cast() {
+  for (int64_t n : kSizes)
+    expect_same([=](auto& bench) {
+      run(bench.on(),
+          Cast<To, From>{bench.template output<To>(n), bench.input(random_vector<From>(n, 1)), n});
+    });
+}
+
+TYPED_TEST(Elementwise, Cast) {
+  cast<TypeParam, float>();
+  cast<TypeParam, BF16>();
+  cast<TypeParam, double>();
+}
+
+TYPED_TEST(Elementwise, Accumulate) {
+  using T = TypeParam;
+  for (int64_t n : kSizes)
+    expect_same([=](auto& bench) {
+      run(bench.on(), Accumulate<T>{bench.template output<Acc<T>>(random_vector<Acc<T>>(n, 1)),
+                                    bench.input(random_vector<T>(n, 2)), n});
+    });
+}
+
+TYPED_TEST(Elementwise, ScaleBy) {
+  using T = TypeParam;
+  for (int64_t n : kSizes)
+    expect_same([=](auto& bench) {
+      run(bench.on(), ScaleBy<T>{bench.template output<T>(random_vector<T>(n, 1)),
+                                 bench.input(std::vector<Acc<T>>{Acc<T>(0.3)}), n});
+    });
+}
+
+TYPED_TEST(Elementwise, AddBias) {
+  using T = TypeParam;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      T* y = bench.template output<T>(random_vector<T>(rows * cols, 1));
+      run(bench.on(), AddBias<T>{y, y, bench.input(random_vector<T>(cols, 2)), rows, cols});
+    });
+}
+
+TYPED_TEST(Elementwise, ColumnSum) {
+  using T = TypeParam;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      run(bench.on(), ColumnSum<T>{bench.template output<Acc<T>>(random_vector<Acc<T>>(cols, 1)),
+                                   bench.input(random_vector<T>(rows * cols, 2)),
+                                   bench.input(std::vector<Acc<T>>(64 * cols)), rows, cols});
+    });
+}
+
+TYPED_TEST(Elementwise, SigmoidGate) {
+  using T = TypeParam;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      const T* x = bench.input(random_vector<T>(rows * cols, 1));
+      const T* g = bench.input(random_vector<T>(rows, 2, -3, 3));
+      run(bench.on(), SigmoidGateForward<T>{bench.template output<T>(rows * cols), x, g, rows, cols});
+      run(bench.on(),
+          SigmoidGateBackward<T>{bench.template output<T>(rows * cols), bench.template output<T>(rows),
+                                 bench.input(random_vector<T>(rows * cols, 3)), x, g, rows, cols});
+    });
+}
+
+TYPED_TEST(Elementwise, Sum) {
+  using T = TypeParam;
+  for (int64_t n : kSizes)
+    for (bool square : {false, true})
+      expect_same([=](auto& bench) {
+        double* sum = bench.template output<float>(std::vector<double>{3});
+        run(bench.on(), Sum<T>{.sum = sum,
+                               .x = bench.input(random_vector<T>(n, 1, 0, 1)),
+                               .workspace = bench.input(std::vector<double>(256)),
+                               .n = n,
+                               .scale = 0.5,
+                               .square = square,
+                               .accumulate = square});
+      });
+}
+
+TYPED_TEST(Elementwise, AdamW) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  for (int64_t n : kSizes)
+    expect_same([=](auto& bench) {
+      run(bench.on(),
+          AdamW<T>{
+              .p = bench.template output<T>(random_vector<T>(n, 1)),
+              .master = std::is_same_v<T, A> ? nullptr : bench.template output<A>(random_vector<A>(n, 2)),
+              .m = bench.template output<A>(random_vector<A>(n, 3)),
+              .v = bench.template output<A>(random_vector<A>(n, 4, 0, 1)),
+              .grad = bench.input(random_vector<A>(n, 5)),
+              .clip = bench.input(std::vector<A>{A(0.5)}),
+              .n = n,
+              .step = 3,
+              .lr = 1e-2,
+              .beta1 = 0.9,
+              .beta2 = 0.95,
+              .eps = 1e-8,
+              .weight_decay = 0.1});
+    });
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

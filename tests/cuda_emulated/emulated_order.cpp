@@ -1,0 +1,10 @@
+#include "tests/cuda_emulated/sides.h"
+#include "tests/support/cuda_emulator/emulator.h"
+
+namespace switchyard::kernels {
+
+void set_reverse_order(bool reverse) {
+  cuda_emulator::set_order(reverse ? cuda_emulator::Order::kBackward : cuda_emulator::Order::kForward);
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,154 @@
+// RMSNorm, norm and rotary embedding, SwiGLU, embedding, cross-entropy.
+#include <numeric>
+
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding.h"
+#include "kernels/norm_rope.h"
+#include "kernels/rms_norm.h"
+#include "kernels/swiglu.h"
+#include "tests/cuda_emulated/sides.h"
+
+namespace switchyard::kernels {
+namespace {
+
+template <class T>
+class RowKernels : public CudaKernelsOf<T> {};
+TYPED_TEST_SUITE(RowKernels, FloatTypes);
+
+struct Shape {
+  int64_t rows, cols;
+};
+constexpr Shape kShapes[] = {{0, 16}, {1, 1}, {3, 7}, {5, 64}, {70, 24}, {2, 1100}, {1, 2180}};
+
+TYPED_TEST(RowKernels, RmsNormForward) {
+  using T = TypeParam;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      run(bench.on(), RmsNormForward<T>{.y = bench.template output<T>(rows * cols),
+                                        .rstd = bench.template output<Acc<T>>(rows),
+                                        .x = bench.input(random_vector<T>(rows * cols, 1)),
+                                        .w = bench.input(random_vector<T>(cols, 2)),
+                                        .rows = rows,
+                                        .cols = cols,
+                                        .eps = Acc<T>(1e-5)});
+    });
+}
+
+TYPED_TEST(RowKernels, RmsNormBackward) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      run(bench.on(), RmsNormBackward<T>{.dx = bench.template output<T>(rows * cols),
+                                         .dw = bench.template output<A>(random_vector<A>(cols, 5)),
+                                         .dy = bench.input(random_vector<T>(rows * cols, 1)),
+                                         .x = bench.input(random_vector<T>(rows * cols, 2)),
+                                         .w = bench.input(random_vector<T>(cols, 3)),
+                                         .rstd = bench.input(random_vector<A>(rows, 4, 0.5, 2)),
+                                         .workspace = bench.input(std::vector<A>(64 * cols)),
+                                         .rows = rows,
+                                         .cols = cols});
+    });
+}
+
+TYPED_TEST(RowKernels, Swiglu) {
+  using T = TypeParam;
+  for (auto [rows, cols] : kShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      const T* x = bench.input(random_vector<T>(rows * 2 * cols, 1, -4, 4));
+      run(bench.on(), SwigluForward<T>{bench.template output<T>(rows * cols), x, rows, cols});
+      run(bench.on(), SwigluBackward<T>{bench.template output<T>(rows * 2 * cols),
+                                        bench.input(random_vector<T>(rows * cols, 2)), x, rows, cols});
+    });
+}
+
+struct Heads {
+  int64_t tokens, seq, heads, kv_heads, head_dim, rotary_dim;
+};
+constexpr Heads kHeads[] = {{0, 4, 2, 1, 16, 16}, {6, 3, 2, 1, 16, 16}, {5, 5, 3, 2, 6, 4},
+                            {4, 2, 4, 2, 64, 32}, {9, 9, 1, 1, 10, 2},  {2, 2, 1, 1, 288, 288}};
+
+template <class T, bool kNorm, class B>
+void norm_rope(B& bench, const Heads& h) {
+  using A = Acc<T>;
+  const int64_t row = (h.heads + 2 * h.kv_heads) * h.head_dim, normed = h.tokens * (h.heads + h.kv_heads);
+  const T* x = bench.input(random_vector<T>(h.tokens * row, 1));
+  const T* q = kNorm ? bench.input(random_vector<T>(h.head_dim, 2)) : nullptr;
+  const T* k = kNorm ? bench.input(random_vector<T>(h.head_dim, 3)) : nullptr;
+  const A* cos = bench.input(random_vector<A>(h.seq * h.rotary_dim / 2, 4));
+  const A* sin = bench.input(random_vector<A>(h.seq * h.rotary_dim / 2, 5));
+  run(bench.on(),
+      NormRopeForward<T>{bench.template output<T>(h.tokens * row),
+                         kNorm ? bench.template output<A>(normed) : nullptr, x, q, k, cos, sin, h.tokens,
+                         h.seq, h.heads, h.kv_heads, h.head_dim, h.rotary_dim, A(1e-6)});
+  run(bench.on(),
+      NormRopeBackward<T>{bench.template output<T>(h.tokens * row),
+                          kNorm ? bench.template output<A>(random_vector<A>(h.head_dim, 6)) : nullptr,
+                          kNorm ? bench.template output<A>(random_vector<A>(h.head_dim, 7)) : nullptr,
+                          bench.input(random_vector<T>(h.tokens * row, 8)), x, q, k,
+                          bench.input(random_vector<A>(normed, 9, 0.5, 2)), cos, sin,
+                          bench.input(std::vector<A>(64 * 2 * h.head_dim)), h.tokens, h.seq, h.heads,
+                          h.kv_heads, h.head_dim, h.rotary_dim});
+}
+
+TYPED_TEST(RowKernels, RopeWithNorm) {
+  for (const Heads& h : kHeads) expect_same([&](auto& bench) { norm_rope<TypeParam, true>(bench, h); });
+}
+
+TYPED_TEST(RowKernels, RopeWithoutNorm) {
+  for (const Heads& h : kHeads) expect_same([&](auto& bench) { norm_rope<TypeParam, false>(bench, h); });
+}
+
+TYPED_TEST(RowKernels, Embedding) {
+  using T = TypeParam;
+  constexpr int64_t kVocab = 7;
+  for (auto [tokens, cols] : kShapes) {
+    const auto ids = random_indices(tokens, 1, 0, kVocab - 1);
+    std::vector<int32_t> order(ids.size()), sorted(ids.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return ids[a] < ids[b]; });
+    std::transform(order.begin(), order.end(), sorted.begin(), [&](int i) { return ids[i]; });
+    expect_same([&, tokens = tokens, cols = cols](auto& bench) {
+      run(bench.on(), EmbeddingForward<T>{bench.template output<T>(tokens * cols),
+                                          bench.input(random_vector<T>(kVocab * cols, 2)), bench.input(ids),
+                                          tokens, cols});
+      run(bench.on(),
+          EmbeddingBackward<T>{bench.template output<Acc<T>>(random_vector<Acc<T>>(kVocab * cols, 3)),
+                               bench.input(random_vector<T>(tokens * cols, 4)), bench.input(sorted),
+                               bench.input(order), tokens, cols});
+    });
+  }
+}
+
+template <class T, bool kGradient>
+void cross_entropy(int64_t rows, int64_t vocab) {
+  using A = Acc<T>;
+  const auto target = random_indices(rows, 2, -1, static_cast<int32_t>(vocab) - 1);
+  expect_same([&](auto& bench) {
+    run(bench.on(), CrossEntropy<T>{bench.template output<A>(rows),
+                                    kGradient ? bench.template output<T>(rows * vocab) : nullptr,
+                                    bench.input(random_vector<A>(rows * vocab, 1, -9, 9)),
+                                    bench.input(target), rows, vocab, A(0.25)});
+  });
+}
+
+TYPED_TEST(RowKernels, CrossEntropy) {
+  for (auto [rows, vocab] : kShapes) cross_entropy<TypeParam, true>(rows, vocab);
+}
+
+TYPED_TEST(RowKernels, CrossEntropyWithoutGradient) {
+  for (auto [rows, vocab] : kShapes) cross_entropy<TypeParam, false>(rows, vocab);
+}
+
+TEST_F(CudaKernels, CrossEntropyMayWriteItsGradientOverTheLogits) {
+  const int64_t rows = 3, vocab = 77;
+  const auto target = random_indices(rows, 2, 0, vocab - 1);
+  expect_same([&](auto& bench) {
+    float* z = bench.template output<float>(random_vector<float>(rows * vocab, 1));
+    run(bench.on(),
+        CrossEntropy<float>{bench.template output<float>(rows), z, z, bench.input(target), rows, vocab, 1});
+  });
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

@@ -5,7 +5,7 @@
 
 namespace switchyard {
 
-CudaHandles::CudaHandles(CUstream_st* on) : stream(on), multiprocessors(2), compute_capability(90) {}
+CudaHandles::CudaHandles(CUstream_st* on) : stream(on), multiprocessors(2), compute_capability(80) {}
 CudaHandles::~CudaHandles() = default;
 
 std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream) {

@@ -154,6 +154,41 @@ TEST_F(PrepareTest, TheTokenizerOfATokenFileIsFound) {
   EXPECT_EQ(tokenizer_of(TokenFile::open(out_ / "d"))->vocab_size(), 257);
 }
 
+TEST_F(PrepareTest, ALearnedTokenizerLiesBesideTheTokens) {
+  const std::string text = some_text(20000);
+  write_bytes(in_ / "a.txt", text);
+  const PrepareOptions options{
+      .inputs = {in_ / "a.txt"}, .out = out_ / "d", .train_tokenizer = true, .vocab_size = 300};
+  const Sidecar sidecar = prepare(options, [](const PrepareProgress&) {});
+  EXPECT_EQ(sidecar.vocab_size, 300);
+  EXPECT_EQ(sidecar.text_bytes, static_cast<int64_t>(text.size()));
+  const TokenFile file = TokenFile::open(out_ / "d");
+  std::vector<int32_t> ids(static_cast<size_t>(file.tokens()));
+  file.read(0, file.tokens(), ids.data());
+  EXPECT_TRUE(tokenizer_of(file)->decode(ids) == text);
+  EXPECT_EQ(ids.back(), tokenizer_of(file)->eos());
+  EXPECT_LT(ids.size(), text.size() * 3 / 4);
+}
+
+TEST_F(PrepareTest, AnotherTokenizerBesideTheTokensIsRefused) {
+  write_bytes(in_ / "a.txt", some_text(100));
+  const PrepareOptions options{
+      .inputs = {in_ / "a.txt"}, .out = out_ / "d", .train_tokenizer = true, .vocab_size = 270};
+  prepare(options, [](const PrepareProgress&) {});
+  write_bytes(out_ / "d.tokenizer.json", ByteTokenizer().to_hugging_face_json());
+  EXPECT_EQ(fault_of([&] { tokenizer_of(TokenFile::open(out_ / "d")); }, "is not the tokenizer"),
+            Fault::kData);
+}
+
+TEST_F(PrepareTest, AVocabularyMustHoldMoreThanTheBytes) {
+  write_bytes(in_ / "a.txt", "abc");
+  const PrepareOptions options{
+      .inputs = {in_ / "a.txt"}, .out = out_ / "d", .train_tokenizer = true, .vocab_size = 257};
+  EXPECT_EQ(fault_of([&] { prepare(options, [](const PrepareProgress&) {}); }, "--vocab-size 257"),
+            Fault::kUsage);
+  EXPECT_EQ(out_.entries(), 0U);
+}
+
 TEST_F(PrepareTest, BlocksAreCutBetweenLinesOfText) {
   const std::string text = some_text(500);
   write_bytes(in_ / "a.txt", text);

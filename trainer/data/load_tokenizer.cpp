@@ -5,6 +5,7 @@
 #include "kernels/check.h"
 #include "trainer/checkpoint/files.h"
 #include "trainer/data/bpe.h"
+#include "trainer/data/sentencepiece.h"
 #include "trainer/data/tokenizer.h"
 
 namespace switchyard {
@@ -19,7 +20,10 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& text, const st
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name_or_path) {
   if (name_or_path == "byte") return std::make_unique<ByteTokenizer>();
-  return load_tokenizer_json(read_file(name_or_path), name_or_path);
+  const std::string bytes = read_file(name_or_path);
+  const bool is_sentencepiece = fs::path(name_or_path).extension() == ".model";
+  return load_tokenizer_json(is_sentencepiece ? sentencepiece_to_json(bytes, name_or_path) : bytes,
+                             name_or_path);
 }
 
 std::unique_ptr<Tokenizer> tokenizer_of(const TokenFile& file) {

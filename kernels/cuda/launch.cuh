@@ -15,8 +15,9 @@ template <class... Params, class... Args>
 void launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                    Args&&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  constexpr size_t kDefaultShared = 48 * 1024;  // more has to be asked for
-  if (shared > kDefaultShared) {
+  // More than 48 KiB of static and dynamic memory together has to be asked for.
+  constexpr size_t kSurelyGranted = 16 * 1024;
+  if (shared > kSurelyGranted) {
     CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
   }

@@ -15,7 +15,9 @@ template <class T>
 class DeviceArray {
  public:
   DeviceArray(const std::vector<T>& values, int64_t shift) : size_(values.size()), shift_(shift) {
-    CUDA_CHECK(cudaMalloc(&memory_, (size_ + static_cast<size_t>(shift)) * sizeof(T)));
+    void* memory = nullptr;
+    CUDA_CHECK(cudaMalloc(&memory, (size_ + static_cast<size_t>(shift)) * sizeof(T)));
+    memory_ = static_cast<T*>(memory);
     if (size_) CUDA_CHECK(cudaMemcpy(data(), values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
   }
   ~DeviceArray() { cudaFree(memory_); }

@@ -78,6 +78,20 @@ struct ScaleByMap {
   }
 };
 
+template <class T>
+struct MultiplyMap {
+  Multiply<T> args;
+  template <int V>
+  __device__ void operator()(int64_t i) const {
+    Acc<T> a[V], b[V];
+    load<V>(args.a + i, a);
+    load<V>(args.b + i, b);
+#pragma unroll
+    for (int j = 0; j < V; ++j) a[j] *= b[j];
+    store<V>(args.y + i, a);
+  }
+};
+
 // cols is a multiple of V.
 template <class T>
 struct AddBiasMap {
@@ -120,6 +134,12 @@ void run(Cuda on, const ScaleBy<T>& a) {
 }
 
 template <class T>
+void run(Cuda on, const Multiply<T>& a) {
+  constexpr int V = kVector<T>;
+  launch_map<V>(on, vectorizable<V>(0, a.y, a.a, a.b), a.n, MultiplyMap<T>{a});
+}
+
+template <class T>
 void run(Cuda on, const AddBias<T>& a) {
   constexpr int V = kVector<T>;
   launch_map<V>(on, vectorizable<V>(a.cols, a.y, a.x, a.b), a.rows * a.cols, AddBiasMap<T>{a});
@@ -129,6 +149,7 @@ void run(Cuda on, const AddBias<T>& a) {
   template void run(Cuda, const Axpby<T>&);       \
   template void run(Cuda, const Accumulate<T>&);  \
   template void run(Cuda, const ScaleBy<T>&);     \
+  template void run(Cuda, const Multiply<T>&);    \
   template void run(Cuda, const AddBias<T>&);     \
   template void run(Cuda, const Cast<T, float>&); \
   template void run(Cuda, const Cast<T, BF16>&);  \

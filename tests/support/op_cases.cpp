@@ -72,6 +72,10 @@ const std::vector<OpCase>& op_cases() {
       {"embedding", {{6, 3}}, [](const Vars& v) { return embedding(v[0], {4, 0, 4, 5, 1, 4}); }},
       {"linear_cross_entropy", {{5, 4}, {7, 4}}, [](const Vars& v) { return linear_cross_entropy(v[0], v[1], {3, 0, -1, 6, 3}, 0.25).loss; }},
       {"axpby", {{3, 3}, {3, 3}}, [](const Vars& v) { return axpby(v[0], v[1], 0.3, -1.7); }},
+      {"multiply", {{3, 5}}, [](const Vars& v) {
+         const Tensor factors = cast(Var(Tensor::from<float>({2, -1, .5f, 0, 3, 1, 1, 4, -2, 7, .25f, 1, 2, 3, 5}, {3, 5}, v[0].device())), v[0].dtype()).value();
+         return multiply(v[0], factors);
+       }},
       {"add_to_itself", {{3, 3}}, [](const Vars& v) { return add(v[0], add(v[0], v[0])); }},
       {"sigmoid_gate", {{4, 5}, {4, 1}}, [](const Vars& v) { return sigmoid_gate(v[0], v[1]); }},
       {"columns", {{4, 5}}, [](const Vars& v) { return columns(v[0], 1, 3); }},

@@ -13,7 +13,7 @@ namespace switchyard {
 namespace {
 
 // Logits exist for one chunk of rows at a time: about this many elements.
-int64_t chunk_elements(Device device) { return device == Device::kCuda ? int64_t{1} << 26 : int64_t{1} << 21; }
+int64_t chunk_elements(Device device) { return device == Device::kCuda ? int64_t{1} << 27 : int64_t{1} << 21; }
 
 struct Chunk {
   Tensor logits, dlogits;  // [rows, vocab] in Acc and T; one memory where T is Acc

@@ -51,27 +51,54 @@ void LoadRecorder::add(int64_t layer, const Sample& s) {
   entries_.push_back(std::move(e));
 }
 
+namespace {
+
+// The tensors' values one after the other: joined on their device, so that the host waits once.
+template <class T>
+std::vector<T> joined(const std::vector<Tensor>& parts) {
+  int64_t total = 0;
+  for (const Tensor& part : parts) total += part.numel();
+  if (total == 0) return {};
+  const Tensor all = Tensor::empty({total}, parts[0].dtype(), parts[0].device());
+  int64_t offset = 0;
+  for (const Tensor& part : parts) {
+    all.slice(offset, part.shape()).copy_from(part);
+    offset += part.numel();
+  }
+  return all.to_vector<T>();
+}
+
+LayerLoad& load_of(std::vector<LayerLoad>& loads, int64_t layer, int64_t experts) {
+  auto found = std::find_if(loads.begin(), loads.end(), [&](const LayerLoad& l) { return l.layer == layer; });
+  if (found != loads.end()) return *found;
+  loads.push_back({.layer = layer, .assigned = std::vector<int64_t>(experts), .kept = std::vector<int64_t>(experts)});
+  return loads.back();
+}
+
+}  // namespace
+
 std::vector<LayerLoad> LoadRecorder::take() {
-  std::vector<LayerLoad> loads;
+  std::vector<Tensor> integers, reals;
   for (const Entry& e : entries_) {
-    auto found = std::find_if(loads.begin(), loads.end(), [&](const LayerLoad& l) { return l.layer == e.layer; });
-    if (found == loads.end()) {
-      loads.push_back({.layer = e.layer, .assigned = std::vector<int64_t>(e.experts), .kept = std::vector<int64_t>(e.experts)});
-      found = loads.end() - 1;
-    }
-    const std::vector<int64_t> counts = e.integers.to_vector<int64_t>();
-    const std::vector<double> reals = e.reals.to_vector<double>();
-    for (int64_t i = 0; i < e.experts; ++i) {
-      found->assigned[i] += counts[i];
-      found->kept[i] += counts[e.experts + i];
-    }
-    found->entropy_sum += reals[0];
-    found->aux_loss += reals[1];
-    found->z_loss += reals[2];
-    found->tokens += e.tokens;
+    integers.push_back(e.integers);
+    reals.push_back(e.reals);
+  }
+  const std::vector<int64_t> counts = joined<int64_t>(integers);
+  const std::vector<double> sums = joined<double>(reals);
+  std::vector<LayerLoad> loads;
+  auto count = counts.begin();
+  auto sum = sums.begin();
+  for (const Entry& e : entries_) {
+    LayerLoad& load = load_of(loads, e.layer, e.experts);
+    for (int64_t& n : load.assigned) n += *count++;
+    for (int64_t& n : load.kept) n += *count++;
+    load.entropy_sum += *sum++;
+    load.aux_loss += *sum++;
+    load.z_loss += *sum++;
+    load.tokens += e.tokens;
   }
   entries_.clear();
-  std::sort(loads.begin(), loads.end(), [](const LayerLoad& a, const LayerLoad& b) { return a.layer < b.layer; });
+  std::sort(loads.begin(), loads.end(), [](const LayerLoad& x, const LayerLoad& y) { return x.layer < y.layer; });
   return loads;
 }
 

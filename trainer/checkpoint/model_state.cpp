@@ -124,10 +124,11 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
   });
 }
 
-void load_weights(CheckpointReader& reader, ParameterStore& store) {
+void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing) {
   refuse_unknown(reader, store);
   load(reader, store, Kind::kValue);
   for (const ParameterStore::Buffer& b : store.buffers()) {
+    if (missing == MissingBuffers::kZero && !reader.contains(b.name)) continue;
     if (!reader.contains(b.name)) fail(Fault::kData, reader.directory().string(), ": tensor ", b.name, " is missing");
     const std::vector<float> values = read_tensor(reader, b.name, b.shape);
     upload(b.var.value().raw(), b.var.device(), values.data(), b.var.value().bytes());

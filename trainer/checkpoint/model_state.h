@@ -17,7 +17,11 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
 
 // Weights, buffers and, if asked for, moments of this rank's parameters. Strict: a missing, unknown or wrongly shaped
 // tensor is Error{kData}.
-void load_weights(CheckpointReader& reader, ParameterStore& store);
+enum class MissingBuffers : uint8_t {
+  kRefuse,
+  kZero,  // a new run that adds a selection bias to a checkpoint's weights
+};
+void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing = MissingBuffers::kRefuse);
 void load_moments(CheckpointReader& reader, ParameterStore& store);
 
 }  // namespace switchyard

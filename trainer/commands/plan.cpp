@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "trainer/checkpoint/runs.h"
 #include "trainer/commands/commands.h"
 #include "trainer/data/token_file.h"
 
@@ -10,6 +11,10 @@ namespace switchyard {
 
 int run_plan(const PlanArgs& args) {
   Config config = load_config(args.config, args.sets, args.merges);
+  if (!config.train.init_from.empty()) {
+    CheckpointReader reader(resolve_checkpoint(config.train.init_from, [](const std::string&) {}));
+    adopt_model(config, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
+  }
   int64_t data_bytes = 0;
   if (std::filesystem::exists(config.data.train + ".idx")) {
     const TokenFile file = TokenFile::open(config.data.train);

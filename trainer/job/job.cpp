@@ -39,6 +39,9 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     check_world(config_, world->size());
     check_data(config_);
     choose_device();
+    if (options_.resume) {
+      resume_from_ = find_newest(directory_.checkpoints(), world->rank() == 0 ? Warn(warn) : Warn([](const std::string&) {}));
+    }
     adopt_initial_model();
     open_data();
   });
@@ -48,9 +51,6 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     if (is_root()) open_run_directory();
   });
   together(world, [&] {
-    if (options_.resume) {
-      resume_from_ = find_newest(directory_.checkpoints(), is_root() ? Warn(warn) : Warn([](const std::string&) {}));
-    }
     build_model();
     restore();
   });
@@ -76,7 +76,8 @@ void TrainingJob::choose_device() const {
 
 void TrainingJob::adopt_initial_model() {
   if (config_.train.init_from.empty()) return;
-  CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn));
+  // A run that goes on has the model in its own checkpoint; the one it began with may be gone.
+  CheckpointReader reader(resume_from_ ? *resume_from_ : resolve_checkpoint(config_.train.init_from, warn));
   adopt_model(config_, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
 }
 
@@ -111,7 +112,8 @@ void TrainingJob::build_model() {
 
 void TrainingJob::check_resumable(CheckpointReader& reader) {
   const std::string where = reader.directory().string() + "/model.txtpb";
-  const auto differences = model_differences(model_from_text(reader.text("model.txtpb"), where), config_.model);
+  auto differences = model_differences(model_from_text(reader.text("model.txtpb"), where), config_.model);
+  std::erase_if(differences, [](const FieldDifference& d) { return d.field == "model.recompute"; });
   if (differences.empty()) return;
   std::string list;
   for (const FieldDifference& d : differences) {
@@ -130,7 +132,7 @@ void TrainingJob::restore() {
     step_ = saved_step_ = reader.step();
   } else if (!config_.train.init_from.empty()) {
     CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn), Verify::kAll);
-    load_weights(reader, *store_);
+    load_weights(reader, *store_, MissingBuffers::kZero);
   }
 }
 

@@ -1,4 +1,5 @@
 // The program: one command, one exit code.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <variant>
@@ -44,4 +45,7 @@ int run_program(int argc, char** argv) {
 }  // namespace
 }  // namespace switchyard
 
-int main(int argc, char** argv) { return switchyard::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is a failed write, with exit code 6, and no death
+  return switchyard::run_program(argc, argv);
+}

@@ -226,6 +226,13 @@ std::string TrainingJob::state_json(int64_t step) const {
          "\n";
 }
 
+// --resume never in an old run's directory: once the new run has a checkpoint, the old one's must not win the next start.
+void TrainingJob::drop_later_checkpoints(int64_t step) const {
+  for (const int64_t old : list_steps(directory_.checkpoints())) {
+    if (old > step) std::filesystem::remove_all(step_directory(directory_.checkpoints(), old));
+  }
+}
+
 void TrainingJob::save(int64_t step) {
   const auto begin = std::chrono::steady_clock::now();
   std::map<std::string, std::string> texts{{"model.txtpb", model_to_text(config_.model)},
@@ -234,7 +241,9 @@ void TrainingJob::save(int64_t step) {
   if (tokenizer_) texts["tokenizer.json"] = tokenizer_->to_json();
   save_checkpoint(step_directory(directory_.checkpoints(), step), step, *store_, mesh_, texts);
   together(mesh_.world.host, [&] {
-    if (is_root()) publish(directory_.checkpoints(), step, config_.checkpoint.keep_last);
+    if (!is_root()) return;
+    if (!options_.resume) drop_later_checkpoints(step);
+    publish(directory_.checkpoints(), step, config_.checkpoint.keep_last);
   });
   saved_step_ = step;
   say(fmt::format("checkpoint of step {} written in {}", step,

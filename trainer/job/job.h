@@ -43,6 +43,7 @@ class TrainingJob {
   void evaluate_now(int64_t step);
   void sample_now(int64_t step);
   void save(int64_t step);
+  void drop_later_checkpoints(int64_t step) const;
   std::string state_json(int64_t step) const;
   void say(const std::string& line) {
     if (progress_) progress_->say(line);

@@ -68,8 +68,8 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
   context.training = true;
   context.aux_scale = static_cast<double>(t.micro_batch_size) / static_cast<double>(t.global_batch_size);
   context.noise_key = key_of(config_.seed, "step " + std::to_string(step));
-  context.first_token = static_cast<int64_t>(plan_.first_sample(step, micro_batch) - plan_.first_sample(step, 0)) *
-                        t.sequence_length;
+  const int64_t step_begin = (step - 1) * t.global_batch_size;  // of all ranks' samples
+  context.first_token = (static_cast<int64_t>(plan_.first_sample(step, micro_batch)) - step_begin) * t.sequence_length;
   context.loads = &loads_;
   const double targets = static_cast<double>(t.global_batch_size * t.sequence_length);
   const LossSum loss = model_.loss(batch, context, 1 / targets);

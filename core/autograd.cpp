@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/launch.h"
+#include "core/op_observer.h"
 #include "kernels/elementwise.h"
 
 namespace switchyard {
@@ -37,6 +38,11 @@ namespace {
 thread_local bool t_grad_enabled = true;
 thread_local bool t_recomputing = false;
 thread_local uint64_t t_next_order = 0;
+thread_local const OpObserver* t_observer = nullptr;
+
+void observe(const char* name, bool backward) {
+  if (t_observer != nullptr) (*t_observer)(name, backward);
+}
 
 void add_into(const Tensor& sum, const Tensor& x) {
   if (sum.dtype() == x.dtype()) {
@@ -135,6 +141,7 @@ struct Engine {
       if (grads[i].defined()) give(inputs[i], std::move(grads[i]), node.name);
       if (inputs[i].is_leaf()) leaf_done(inputs[i]);
     }
+    observe(node.name, true);
   }
 
   void leaf_done(const Var& leaf) {
@@ -209,6 +216,8 @@ void Var::set_hook(std::function<void()> hook) const {
   state_->hook = std::move(hook);
 }
 
+void set_op_observer(const OpObserver* observer) { t_observer = observer; }
+
 bool grad_enabled() { return t_grad_enabled; }
 
 bool needs_grad(const Vars& inputs) {
@@ -218,6 +227,7 @@ bool needs_grad(const Vars& inputs) {
 
 Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
   Vars results;
+  observe(name, false);
   if (!needs_grad(inputs)) {
     for (Tensor& y : ys) results.emplace_back(std::move(y));
     return results;
@@ -229,7 +239,10 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
 }
 
 Var record(const char* name, Tensor y, Vars inputs, Backward backward) {
-  if (!needs_grad(inputs)) return Var(std::move(y));
+  if (!needs_grad(inputs)) {
+    observe(name, false);
+    return Var(std::move(y));
+  }
   auto multi = [backward = std::move(backward)](const Tensors& dys) { return backward(dys[0]); };
   return record(name, Tensors{std::move(y)}, std::move(inputs), std::move(multi))[0];
 }

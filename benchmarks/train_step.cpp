@@ -1,0 +1,241 @@
+// bench_train_step: whole training steps of named models on random tokens: tokens and model FLOPs per second,
+// share of the peak (MFU), memory, waits for the device, and with --profile where the time goes.
+//
+//   bench_train_step --models dense-124m,coarse,fine --device CUDA --precision BF16 --routing balanced,skewed
+//   --json F
+//
+// MFU = tokens/s * flops_per_token / peak (benchmarks/train_step/models.h has the count: 6 x active matrix
+// parameters and causal attention). Each line of --json is one measurement; against_torch/gpu_model.py prints
+// the same keys.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "benchmarks/train_step/models.h"
+#include "benchmarks/train_step/profile.h"
+#include "core/device/stream.h"
+#include "core/random.h"
+#include "trainer/job/step.h"
+
+namespace switchyard::bench {
+
+namespace {
+
+struct Arguments {
+  std::vector<std::string> models{"small-dense", "small-moe8", "small-moe64"};
+  std::string device = "CPU", precision = "FP32";
+  // balanced: experts in turn; free: the untrained router; skewed: the router's choice pushed to the first
+  // experts.
+  std::vector<std::string> routing{"balanced"};
+  int steps = 10, warmup = 3;
+  int64_t micro_batch = 0, global_batch = 0;  // 0: the model's
+  double peak_tflops = 989.4;                 // dense bf16 of an H100 or H200
+  bool profile = false;
+  std::string json;
+};
+
+Config make_config(const NamedModel& model, const Arguments& a, const std::string& routing) {
+  Config c;
+  c.model = model.options;
+  c.device = a.device == "CUDA" ? Device::kCuda : Device::kCpu;
+  c.precision = a.precision == "BF16" ? Precision::kBF16 : Precision::kFP32;
+  c.train.sequence_length = model.sequence_length;
+  c.train.micro_batch_size = a.micro_batch > 0 ? a.micro_batch : model.micro_batch;
+  c.train.global_batch_size =
+      a.global_batch > 0 ? a.global_batch : std::max(model.global_batch, c.train.micro_batch_size);
+  c.schedule.steps = a.warmup + a.steps;
+  if (c.model.moe) {
+    c.model.moe->force_balance = routing == "balanced";
+    c.model.moe->expert_bias = routing == "skewed";
+  }
+  return c;
+}
+
+// A selection bias that falls with the expert's index, in units of the mean score: roughly Zipf's law of
+// loads.
+void skew(const ParameterStore& store) {
+  for (const ParameterStore::Buffer& buffer : store.buffers()) {
+    std::vector<float> bias(buffer.shape.numel());
+    for (size_t e = 0; e < bias.size(); ++e) {
+      bias[e] = -0.4f * std::log(static_cast<float>(e + 1)) / static_cast<float>(bias.size());
+    }
+    upload(buffer.var.value().raw(), buffer.var.device(), bias.data(), buffer.var.value().bytes());
+  }
+}
+
+Batch random_batch(const Config& c, uint64_t number) {
+  Batch batch;
+  batch.sequences = c.train.micro_batch_size;
+  batch.sequence_length = c.train.sequence_length;
+  const int64_t tokens = batch.sequences * batch.sequence_length;
+  const auto token = [&](int64_t i) {
+    return static_cast<int32_t>(philox(number, i)[0] % static_cast<uint32_t>(c.model.vocab_size));
+  };
+  for (int64_t i = 0; i < tokens; ++i) {
+    batch.ids.push_back(token(i));
+    batch.targets.push_back(token(i + 1));
+  }
+  return batch;
+}
+
+struct Measurement {
+  double seconds = 0;  // of a step
+  double syncs = 0;    // of a step
+  double loss = 0;
+  double imbalance = 0;  // (max - mean) / mean of the experts' loads, mean over layers
+  int64_t peak_bytes = 0;
+  std::string profile;
+};
+
+double imbalance_of(const StepMetrics& metrics) {
+  double sum = 0;
+  for (const LayerLoad& load : metrics.layers) sum += load.max_violation();
+  return metrics.layers.empty() ? 0 : sum / static_cast<double>(metrics.layers.size());
+}
+
+void wait_for(Device device) {
+  if (device == Device::kCuda) synchronize_cuda();
+}
+
+class Run {
+ public:
+  Run(const Config& config, const std::string& routing)
+      : config_(config),
+        mesh_(make_mesh(make_self(), 1, config.device, {}, false)),
+        model_(store_, config_.model, compute_dtype(config_.precision), mesh_.ep) {
+    store_.materialize(config_.device, 1, true);
+    if (routing == "skewed") skew(store_);
+    stepper_.emplace(config_, model_, store_, mesh_);
+    for (uint64_t i = 0; i < 4; ++i) batches_.push_back(random_batch(config_, i));
+  }
+
+  Measurement measure(const Arguments& a) {
+    for (int i = 0; i < a.warmup; ++i) step();
+    wait_for(config_.device);
+    const long syncs = host_syncs();
+    const auto begin = std::chrono::steady_clock::now();
+    StepMetrics last;
+    for (int i = 0; i < a.steps; ++i) last = step();
+    wait_for(config_.device);
+    Measurement m;
+    m.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / a.steps;
+    m.syncs = static_cast<double>(host_syncs() - syncs - 1) / a.steps;
+    m.loss = last.loss;
+    m.imbalance = imbalance_of(last);
+    m.peak_bytes = peak_memory_bytes(config_.device);
+    if (a.profile) m.profile = profile();
+    return m;
+  }
+
+ private:
+  StepMetrics step() {
+    return stepper_->run(++steps_, [&](int64_t m) { return batches_[(steps_ + m) % batches_.size()]; });
+  }
+
+  std::string profile() {
+    constexpr int kProfiled = 3;
+    Profile profile(config_.device == Device::kCuda ? cuda_clock() : host_clock());
+    for (int i = 0; i < kProfiled; ++i) {
+      profile.start();
+      step();
+      profile.stop("gradient norm, optimizer, metrics");
+    }
+    return profile.table(kProfiled);
+  }
+
+  Config config_;
+  Mesh mesh_;
+  ParameterStore store_;
+  Transformer model_;
+  std::optional<TrainStep> stepper_;
+  std::vector<Batch> batches_;
+  int64_t steps_ = 0;
+};
+
+void report(const NamedModel& model, const Config& c, const std::string& routing, const Measurement& m,
+            const Arguments& a) {
+  const auto tokens = static_cast<double>(c.train.global_batch_size * c.train.sequence_length);
+  const double tflops = tokens / m.seconds * flops_per_token(c.model, c.train.sequence_length) / 1e12;
+  const bool cuda = c.device == Device::kCuda;
+  fmt::print("{:<12} {:<5} {:<5} {:<9} {:>9.0f} tok/s {:>9.3f} ms {:>8.3f} TFLOP/s", model.name, a.device,
+             a.precision, routing, tokens / m.seconds, m.seconds * 1e3, tflops);
+  if (cuda) fmt::print(" MFU {:>5.1f}%", 100 * tflops / a.peak_tflops);
+  fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n{}",
+             static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss, m.profile);
+  if (a.json.empty()) return;
+  const nlohmann::ordered_json line{{"system", "switchyard"},
+                                    {"model", model.name},
+                                    {"device", a.device},
+                                    {"precision", a.precision},
+                                    {"routing", c.model.moe ? routing : "none"},
+                                    {"sequence_length", c.train.sequence_length},
+                                    {"micro_batch", c.train.micro_batch_size},
+                                    {"global_batch", c.train.global_batch_size},
+                                    {"step_seconds", m.seconds},
+                                    {"tokens_per_second", tokens / m.seconds},
+                                    {"model_tflops", tflops},
+                                    {"mfu", cuda ? nlohmann::ordered_json(tflops / a.peak_tflops) : nullptr},
+                                    {"peak_memory_bytes", m.peak_bytes},
+                                    {"host_syncs_per_step", m.syncs},
+                                    {"imbalance", m.imbalance},
+                                    {"loss", m.loss}};
+  std::ofstream(a.json, std::ios::app) << line.dump() << "\n";
+}
+
+void run_all(const Arguments& a) {
+  if (a.device == "CUDA") use_cuda_device(0, 1);
+  for (const std::string& name : a.models) {
+    const NamedModel& model = find_model(name);
+    for (const std::string& routing : a.routing) {
+      if (!model.options.moe && routing != a.routing.front()) continue;
+      const Config config = make_config(model, a, routing);
+      Measurement m;
+      {
+        Run run(config, routing);
+        m = run.measure(a);
+      }
+      report(model, config, routing, m, a);
+      std::fflush(stdout);
+      release_cached(config.device);
+      reset_peak(config.device);
+    }
+  }
+}
+
+int main_of(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Times whole training steps on random tokens");
+  app.add_option("--models", a.models, "Names, see benchmarks/train_step/models.cpp")->delimiter(',');
+  app.add_option("--device", a.device)->check(CLI::IsMember({"CPU", "CUDA"}));
+  app.add_option("--precision", a.precision)->check(CLI::IsMember({"FP32", "BF16"}));
+  app.add_option("--routing", a.routing)
+      ->delimiter(',')
+      ->check(CLI::IsMember({"balanced", "free", "skewed"}));
+  app.add_option("--steps", a.steps)->check(CLI::PositiveNumber);
+  app.add_option("--warmup", a.warmup)->check(CLI::NonNegativeNumber);
+  app.add_option("--micro-batch", a.micro_batch, "Sequences; default: the model's");
+  app.add_option("--global-batch", a.global_batch, "Sequences; default: the model's");
+  app.add_option("--peak-tflops", a.peak_tflops, "Of MFU; default: dense bf16 of an H100");
+  app.add_option("--json", a.json, "Append one line per measurement");
+  app.add_flag("--profile", a.profile, "Time per op of three more steps");
+  CLI11_PARSE(app, argc, argv);
+  run_all(a);
+  return 0;
+}
+
+}  // namespace
+}  // namespace switchyard::bench
+
+int main(int argc, char** argv) {
+  try {
+    return switchyard::bench::main_of(argc, argv);
+  } catch (const switchyard::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return error.exit_code();
+  }
+}

@@ -1,4 +1,4 @@
-// Grouped products of bf16 on Hopper: 128 x 256 of C per block. One thread keeps a ring of four stages filled
+// Grouped products of bf16 on Hopper: 128 x 256 of C per block. One warp keeps a ring of four stages filled
 // through the copy engine, across the borders of tiles; two warpgroups multiply, 64 x 256 each. n and k are
 // multiples of 8.
 #pragma once
@@ -85,33 +85,107 @@ __device__ void multiply_stage(float (&c)[kTileN / 8][4], const unsigned char* a
   commit();
 }
 
-template <class C>
-__device__ void store_rows(const TileView<BF16, C>& v, const float (&c)[kTileN / 8][4], int m,
-                           bool accumulate) {
-  const int lane = threadIdx.x % 32;
+// Lane q of the four that share a row holds columns 2q, 2q + 1 of each block of eight. Neighbours trade
+// blocks, so that everyone writes 16 bytes and the four together 64: columns 16 `pair` + wide_column() + {0
+// .. 3}.
+__device__ inline int wide_column() { return threadIdx.x % 2 * 8 + threadIdx.x % 4 / 2 * 4; }
+__device__ inline float4 trade(const float (&c)[kTileN / 8][4], int pair, int half) {
+  const bool odd = threadIdx.x % 2;
+  const float(&even_block)[4] = c[2 * pair];
+  const float(&odd_block)[4] = c[2 * pair + 1];
+  const int i = 2 * half;
+  const float x = __shfl_xor_sync(0xffffffffu, odd ? even_block[i] : odd_block[i], 1),
+              y = __shfl_xor_sync(0xffffffffu, odd ? even_block[i + 1] : odd_block[i + 1], 1);
+  return odd ? float4{x, y, odd_block[i], odd_block[i + 1]} : float4{even_block[i], even_block[i + 1], x, y};
+}
+
+// Old values are loaded kBatch at a time before the first is used: one after the other, their latencies would
+// take longer than the product.
+__device__ inline void store_row(float* out, const float (&c)[kTileN / 8][4], int half, int columns,
+                                 bool accumulate) {
+  constexpr int kBatch = 8;
+  out += wide_column();
+  columns -= wide_column();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = m + 8 * half + lane / 4;
-    if (row >= v.m) continue;
-    C* out = v.c + row * v.ldc;
+  for (int first = 0; first < kTileN / 16; first += kBatch) {
+    float4 old[kBatch] = {};
+    if (accumulate) {
 #pragma unroll
-    for (int j = 0; j < kTileN / 8; ++j) {
-      const int column = 8 * j + lane % 4 * 2;
-      if (column < v.n) mma::store_pair(out + column, c[j][2 * half], c[j][2 * half + 1], accumulate);
+      for (int i = 0; i < kBatch; ++i) {
+        const int column = 16 * (first + i);
+        if (column < columns) old[i] = *reinterpret_cast<const float4*>(out + column);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int column = 16 * (first + i);
+      const float4 sum = trade(c, first + i, half);
+      if (column < columns) {
+        *reinterpret_cast<float4*>(out + column) =
+            float4{old[i].x + sum.x, old[i].y + sum.y, old[i].z + sum.z, old[i].w + sum.w};
+      }
     }
   }
 }
 
+// A block of eight columns is 16 bytes of bf16: of every four blocks, lane q gathers block q.
+__device__ inline void store_row(BF16* out, const float (&c)[kTileN / 8][4], int half, int columns, bool) {
+  const int q = threadIdx.x % 4;
+  const bool odd = q % 2, upper = q / 2;
+#pragma unroll
+  for (int first = 0; first < kTileN / 8; first += 4) {
+    uint32_t low[2],
+        high[2];  // of blocks q % 2 and 2 + q % 2: the words of the lower and the upper neighbour
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float(&even_block)[4] = c[first + 2 * i];
+      const float(&odd_block)[4] = c[first + 2 * i + 1];
+      const uint32_t even_word = pack(even_block[2 * half], even_block[2 * half + 1]),
+                     odd_word = pack(odd_block[2 * half], odd_block[2 * half + 1]),
+                     word = __shfl_xor_sync(0xffffffffu, odd ? even_word : odd_word, 1);
+      low[i] = odd ? word : even_word;
+      high[i] = odd ? odd_word : word;
+    }
+    const uint32_t x = __shfl_xor_sync(0xffffffffu, upper ? low[0] : low[1], 2),
+                   y = __shfl_xor_sync(0xffffffffu, upper ? high[0] : high[1], 2);
+    const int column = 8 * (first + q);
+    if (column < columns) {
+      *reinterpret_cast<uint4*>(out + column) =
+          upper ? uint4{x, y, low[1], high[1]} : uint4{low[0], high[0], x, y};
+    }
+  }
+}
+
+template <class C>
+__device__ void store_rows(const TileView<BF16, C>& v, const float (&c)[kTileN / 8][4], int m,
+                           bool accumulate) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = m + 8 * half + threadIdx.x % 32 / 4;
+    store_row(v.c + row * v.ldc, c, half, row < v.m ? v.n : 0, accumulate);  // whole warps: lanes trade
+  }
+}
+
+// The tile of C is on its way into the L2 cache while the product is computed.
+template <class C>
+__device__ void fetch_ahead(const TileView<BF16, C>& v, int lane) {
+  const int bytes = min(kTileN, v.n) * static_cast<int>(sizeof(C));
+  for (int row = lane; row < min(kTileM, v.m); row += 32) prefetch(v.c + row * v.ldc, bytes);
+}
+
+// By one warp.
 template <Form kForm, class C>
 __device__ void produce(const GroupedProblem<BF16, C>& p, const Ring& ring, const int* starts,
                         const CUtensorMap* a, const CUtensorMap* b) {
   Turn turn;
   for (int tile = blockIdx.x; tile < starts[p.groups]; tile += gridDim.x) {
     const GroupTile t = group_tile<kForm>(starts, p, tile, kTileM, kTileN);
-    const int k = kForm == Form::kWeight ? t.rows : p.k;
+    const int k = kForm == Form::kWeight ? t.rows : p.k, lane = threadIdx.x;
+    if (p.accumulate) fetch_ahead(view<kForm>(p, t), lane);
     for (int depth = 0; depth < k; depth += kDepth, turn.next()) {
       wait(&ring.empty[turn.stage], turn.parity ^ 1);  // passes at once in the first round
-      fill<kForm>(ring, turn.stage, a, b, t, depth);
+      if (lane == 0) fill<kForm>(ring, turn.stage, a, b, t, depth);
+      __syncwarp();  // a lane that falls two rounds behind would misread the parity
     }
   }
 }
@@ -135,6 +209,7 @@ __device__ void consume(const GroupedProblem<BF16, C>& p, const Ring& ring, cons
       previous = turn.stage;
     }
     wait_products<0>();
+    hold(c);
     if (leader && previous >= 0) arrive(&ring.empty[previous]);
     store_rows(v, c, m, p.accumulate);
   }
@@ -160,7 +235,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     shrink_registers<40>();
-    if (threadIdx.x == 0) produce<kForm>(p, ring, starts, &a, &b);
+    if (threadIdx.x < 32) produce<kForm>(p, ring, starts, &a, &b);
   } else {
     grow_registers<232>();
     consume<kForm>(p, ring, starts);

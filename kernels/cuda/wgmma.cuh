@@ -48,6 +48,11 @@ __device__ inline void copy_box(void* shared, const CUtensorMap* map, uint64_t* 
       : "memory");
 }
 
+// Starts to bring `bytes` (a multiple of 16) into the L2 cache.
+__device__ inline void prefetch(const void* global, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
 // Where wgmma finds an operand in 128-byte swizzled shared memory. `leading`: bytes from one 64-element block
 // of m or n to the next (used where the reduction is not contiguous); eight rows of 128 bytes always follow
 // each other.
@@ -62,6 +67,17 @@ __device__ inline void commit() { asm volatile("wgmma.commit_group.sync.aligned;
 template <int kPending>
 __device__ void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Keeps the compiler from reading accumulators before the wait in front of this: it does not know that the
+// products write them late.
+template <int kBlocks>
+__device__ void hold(float (&c)[kBlocks][4]) {
+#pragma unroll
+  for (int j = 0; j < kBlocks; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[j][i])::"memory");
+  }
 }
 
 template <int kRegisters>

@@ -121,10 +121,11 @@ class Run {
     const auto begin = std::chrono::steady_clock::now();
     StepMetrics last;
     for (int i = 0; i < a.steps; ++i) last = step();
+    const long waits = host_syncs() - syncs;
     wait_for(config_.device);
     Measurement m;
     m.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / a.steps;
-    m.syncs = static_cast<double>(host_syncs() - syncs - 1) / a.steps;
+    m.syncs = static_cast<double>(waits) / a.steps;
     m.loss = last.loss;
     m.imbalance = imbalance_of(last);
     m.peak_bytes = peak_memory_bytes(config_.device);

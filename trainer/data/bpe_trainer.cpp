@@ -146,7 +146,9 @@ BpeTrainer::BpeTrainer() : pre_tokenizer_({kGpt2Pattern}) {}
 BpeTrainer::Counts BpeTrainer::count_words(std::string_view text) const {
   std::unordered_map<std::string_view, int64_t> counts;
   for (const std::string_view word : pre_tokenizer_.split(text)) ++counts[word];
-  return {counts.begin(), counts.end()};
+  Counts owned;
+  for (const auto& [word, count] : counts) owned.emplace(word, count);
+  return owned;
 }
 
 void BpeTrainer::add(const Counts& counts) {

@@ -17,6 +17,7 @@ enum class BalanceKind : uint8_t { kSwitch, kKl, kCv, kEntropy };
 
 template <class A>
 struct BalanceForward {
+  static constexpr int64_t kBlocks = 128;
   A* loss;                // [1]
   A* dmean;               // [segments, experts]: d loss / d P
   A* mean;                // [segments, experts]: P
@@ -25,6 +26,7 @@ struct BalanceForward {
   int64_t tokens, experts, top_k, segments;
   BalanceKind kind;
   A coeff;
+  A* workspace = nullptr;  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly
 };
 
 // dscores = *dloss * d loss / d scores

@@ -28,7 +28,7 @@ struct NormRopeForward {
 
 template <class T>
 struct NormRopeBackward {
-  static constexpr int64_t kBlocks = 64;  // of tokens, for dq_weight and dk_weight
+  static constexpr int64_t kBlocks = 512;  // of tokens, for dq_weight and dk_weight
   T* dx;              // [tokens, (heads + 2 kv_heads) * head_dim]; may not alias dy
   Acc<T>* dq_weight;  // [head_dim], added to; null if there is no norm
   Acc<T>* dk_weight;

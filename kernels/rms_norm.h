@@ -20,7 +20,7 @@ struct RmsNormForward {
 // Rows are summed in kBlocks fixed blocks, so that dw has the same bits for every number of threads.
 template <class T>
 struct RmsNormBackward {
-  static constexpr int64_t kBlocks = 64;
+  static constexpr int64_t kBlocks = 256;
   T* dx;              // [rows, cols]
   Acc<T>* dw;         // [cols], added to
   const T* dy;        // [rows, cols]

@@ -1,6 +1,5 @@
 #include "kernels/embedding.h"
 
-#include <algorithm>
 #include <numeric>
 
 #include "core/launch.h"
@@ -14,12 +13,17 @@ struct SortedIds {
   Tensor ids, order;  // I32 [tokens]
 };
 
-SortedIds sort_ids(const std::vector<int32_t>& ids, Device device) {
+// A counting sort: tokens stay in order within an id.
+SortedIds sort_ids(const std::vector<int32_t>& ids, int64_t vocab, Device device) {
   const int64_t n = static_cast<int64_t>(ids.size());
-  std::vector<int32_t> order(n), sorted(n);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return ids[a] < ids[b]; });
-  for (int64_t i = 0; i < n; ++i) sorted[i] = ids[order[i]];
+  std::vector<int32_t> order(n), sorted(n), next(vocab + 1);
+  for (const int32_t id : ids) ++next[id + 1];
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t at = next[ids[i]]++;
+    order[at] = static_cast<int32_t>(i);
+    sorted[at] = ids[i];
+  }
   return {Tensor::from(sorted, {n}, device), Tensor::from(order, {n}, device)};
 }
 
@@ -35,7 +39,7 @@ Var embedding(const Var& table, const std::vector<int32_t>& ids) {
                                                   cols});
   });
   if (!needs_grad({table})) return Var(y);
-  const SortedIds sorted = sort_ids(ids, tv.device());
+  const SortedIds sorted = sort_ids(ids, tv.dim(0), tv.device());
   return record("embedding", y, {table}, [=](const Tensor& dy) -> Tensors {
     const Tensor dtable = grad_target(table, true).tensor;
     launch(dy, [&]<class T>(auto on) {

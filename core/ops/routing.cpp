@@ -40,13 +40,16 @@ Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind k
   CHECK(segments > 0 && tokens % segments == 0, tokens, " tokens in ", segments, " segments");
   const Tensor loss = Tensor::empty({1}, s.dtype(), s.device());
   const Tensor mean = Tensor::empty({segments, experts}, s.dtype(), s.device()), dmean = empty_like(mean);
+  const Tensor workspace =
+      Tensor::empty({kernels::BalanceForward<float>::kBlocks, segments, experts}, s.dtype(), s.device());
   launch_wide(s, [&]<class A>(auto on) {
     kernels::run(on, kernels::BalanceForward<A>{.loss = loss.data<A>(), .dmean = dmean.data<A>(),
                                                 .mean = mean.data<A>(), .scores = s.data<A>(),
                                                 .expert = expert.data<int32_t>(), .tokens = tokens,
                                                 .experts = experts, .top_k = expert.cols(),
                                                 .segments = segments, .kind = kind,
-                                                .coeff = static_cast<A>(coeff)});
+                                                .coeff = static_cast<A>(coeff),
+                                                .workspace = workspace.data<A>()});
   });
   return record("balance_loss", loss, {scores}, [=](const Tensor& dloss) -> Tensors {
     const Tensor dscores = empty_like(s);

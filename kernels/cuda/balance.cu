@@ -26,15 +26,18 @@ __device__ A inverse_sum(const A* scores, int64_t experts) {
   return inverse(warp_reduce(sum));
 }
 
-// mean[s, e] for the experts of tile blockIdx.y in segment blockIdx.x. A warp walks every 32nd token.
+// scale * the sum over the tokens of block blockIdx.z of segment blockIdx.x, for the experts of tile blockIdx.y, to
+// out[blockIdx.z, s, e]. A warp walks every 32nd token.
 template <class A>
-__global__ void mean_kernel(BalanceForward<A> a) {
+__global__ void mean_kernel(BalanceForward<A> a, A* out, A scale_by) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const int64_t tokens = a.tokens / a.segments, first = blockIdx.x * tokens;
+  const int64_t tokens = a.tokens / a.segments, share = ceil_div<int64_t>(tokens, gridDim.z);
+  const int64_t first = blockIdx.x * tokens + blockIdx.z * share;
+  const int64_t last = (blockIdx.z + 1) * share < tokens ? first + share : (blockIdx.x + 1) * tokens;
   const int64_t tile = int64_t{blockIdx.y} * kChunk * kWarp;
   A sum[kChunk] = {};
 #pragma unroll 4
-  for (int64_t t = first + warp; t < first + tokens; t += kMeanTokens) {
+  for (int64_t t = first + warp; t < last; t += kMeanTokens) {
     const A* scores = a.scores + t * a.experts;
     const A scale = inverse_sum(scores, a.experts);
 #pragma unroll
@@ -52,10 +55,21 @@ __global__ void mean_kernel(BalanceForward<A> a) {
     if (warp == 0 && e < a.experts) {
       A total = 0;
       for (int w = 0; w < kMeanTokens; ++w) total += sums[w][lane];
-      a.mean[blockIdx.x * a.experts + e] = total / static_cast<A>(tokens);
+      out[(int64_t{blockIdx.z} * a.segments + blockIdx.x) * a.experts + e] = total * scale_by;
     }
     __syncthreads();
   }
+}
+
+// mean[i] = scale * sum over blocks of partial[b, i]
+template <class A>
+__global__ void add_means(A* mean, const A* partial, int64_t n, A scale_by) {
+  const int64_t i = map_index();
+  if (i >= n) return;
+  A total = 0;
+#pragma unroll 16
+  for (int64_t b = 0; b < BalanceForward<A>::kBlocks; ++b) total += partial[b * n + i];
+  mean[i] = total * scale_by;
 }
 
 // dmean[s, e] = coeff E f[s, e] / segments. A block a segment.
@@ -198,7 +212,15 @@ void run(Cuda on, const BalanceForward<A>& a) {
     launch_kernel(share_kernel<A>, grid, kThreads, static_cast<size_t>(a.experts) * sizeof(int32_t),
                   on.stream, a);
   grid.y = static_cast<unsigned>(ceil_div<int64_t>(a.experts, kChunk * kWarp));
-  launch_kernel(mean_kernel<A>, grid, kThreads, 0, on.stream, a);
+  const A per_token = A{1} / static_cast<A>(a.tokens / a.segments);
+  if (a.workspace) {
+    grid.z = static_cast<unsigned>(BalanceForward<A>::kBlocks);
+    launch_kernel(mean_kernel<A>, grid, kThreads, 0, on.stream, a, a.workspace, A{1});
+    const int64_t n = a.segments * a.experts;
+    launch_kernel(add_means<A>, map_grid(n), kMapThreads, 0, on.stream, a.mean, a.workspace, n, per_token);
+  } else {
+    launch_kernel(mean_kernel<A>, grid, kThreads, 0, on.stream, a, a.mean, per_token);
+  }
   launch_kernel(loss_kernel<A>, 1, kThreads, 0, on.stream, a);
 }
 

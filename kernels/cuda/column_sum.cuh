@@ -6,34 +6,34 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int kSumRows = 8;  // warps of a block, each on its own rows
+inline constexpr int kSumThreads = 256;  // of a block: blockDim.x across columns, blockDim.y rows side by side
 
 // `value.template operator()<V>(r, c, out)` writes the values at columns c .. c + V - 1 of row r.
 template <int V, class A, class Value>
 __global__ void column_partials(A* partial, int64_t stride, int64_t rows, int64_t cols, Value value) {
-  const int64_t c = (int64_t{blockIdx.x} * kWarp + threadIdx.x) * V;
+  const int64_t c = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * V;
   const int64_t per_block = ceil_div<int64_t>(rows, gridDim.y);
   const int64_t begin = blockIdx.y * per_block;
   const int64_t end = begin + per_block < rows ? begin + per_block : rows;
   A sum[V] = {};
   if (c < cols) {
 #pragma unroll 4
-    for (int64_t r = begin + threadIdx.y; r < end; r += kSumRows) {
+    for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
       A term[V];
       value.template operator()<V>(r, c, term);
 #pragma unroll
       for (int i = 0; i < V; ++i) sum[i] += term[i];
     }
   }
-  __shared__ A sums[kSumRows][V][kWarp];
+  __shared__ A sums[kSumThreads * V];  // [blockDim.y, V, blockDim.x]
 #pragma unroll
-  for (int i = 0; i < V; ++i) sums[threadIdx.y][i][threadIdx.x] = sum[i];
+  for (int i = 0; i < V; ++i) sums[(threadIdx.y * V + i) * blockDim.x + threadIdx.x] = sum[i];
   __syncthreads();
   if (threadIdx.y != 0 || c >= cols) return;
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     A total = 0;
-    for (int y = 0; y < kSumRows; ++y) total += sums[y][i][threadIdx.x];
+    for (unsigned y = 0; y < blockDim.y; ++y) total += sums[(y * V + i) * blockDim.x + threadIdx.x];
     partial[blockIdx.y * stride + c + i] = total;
   }
 }
@@ -53,9 +53,11 @@ template <int V, class A, class Value>
 void launch_column_sum(Cuda on, A* out, A* partial, int64_t stride, int64_t rows, int64_t cols, int blocks,
                        Value value) {
   if (rows == 0 || cols == 0) return;
-  dim3 grid = grid_of(ceil_div<int64_t>(cols, kWarp * V));
+  unsigned lanes = 1;  // narrow rows (a head's components) share a warp
+  while (lanes < kWarp && int64_t{lanes} * V < cols) lanes *= 2;
+  dim3 grid = grid_of(ceil_div<int64_t>(cols, lanes * V));
   grid.y = static_cast<unsigned>(blocks);
-  launch_kernel(column_partials<V, A, Value>, grid, dim3(kWarp, kSumRows), 0, on.stream, partial, stride,
+  launch_kernel(column_partials<V, A, Value>, grid, dim3(lanes, kSumThreads / lanes), 0, on.stream, partial, stride,
                 rows, cols, value);
   launch_kernel(add_partials<A>, map_grid(cols), kMapThreads, 0, on.stream, out, partial, stride, cols,
                 blocks);

@@ -1,6 +1,7 @@
 #include "benchmarks/cuda_matmul/check.h"
 #include "benchmarks/cuda_matmul/report.h"
 #include "kernels/attention.h"
+#include "kernels/cuda/handles.h"
 
 namespace switchyard::bench {
 
@@ -117,6 +118,8 @@ int check_type(Cuda exec, std::mt19937& generator) {
     failures += check<T>(exec, {2, 197, 4, 2, 64, 0}, documents, generator);
     failures += check<T>(exec, {1, 256, 3, 3, 128, 0}, documents, generator);
     failures += check<T>(exec, {1, 130, 4, 1, 128, 0}, documents, generator);
+    failures += check<T>(exec, {1, 650, 2, 1, 64, 0}, documents, generator);
+    failures += check<T>(exec, {1, 520, 1, 1, 128, 0}, documents, generator);
     failures += check<T>(exec, {2, 64, 2, 1, 64, 0}, documents, generator);
     failures += check<T>(exec, {3, 1, 2, 2, 64, 0}, documents, generator);
     failures += check<T>(exec, {2, 77, 2, 1, 24, 0}, documents, generator);
@@ -129,8 +132,15 @@ int check_type(Cuda exec, std::mt19937& generator) {
 
 int check_attention(Cuda exec, unsigned seed) {
   std::mt19937 generator(seed);
-  return check_type<BF16>(exec, generator) + check_type<float>(exec, generator) +
-         check_type<double>(exec, generator);
+  int failures = 0;
+  const bool allow_wgmma = exec.handles->allow_wgmma;
+  for (const bool wgmma : {false, true}) {
+    std::printf("attention of bf16 by %s\n", wgmma ? "wgmma (where the GPU has it)" : "mma.sync");
+    exec.handles->allow_wgmma = wgmma;
+    failures += check_type<BF16>(exec, generator);
+  }
+  exec.handles->allow_wgmma = allow_wgmma;
+  return failures + check_type<float>(exec, generator) + check_type<double>(exec, generator);
 }
 
 }  // namespace switchyard::bench

@@ -3,6 +3,8 @@
 #include "kernels/cuda/attention_mma_backward.cuh"
 #include "kernels/cuda/attention_mma_forward.cuh"
 #include "kernels/cuda/attention_simt.cuh"
+#include "kernels/cuda/attention_wgmma_forward.cuh"
+#include "kernels/cuda/handles.h"
 
 namespace switchyard::kernels {
 
@@ -29,8 +31,22 @@ bool fits_tensor_cores(const AttentionShape& s, const void* a, const void* b) {
   return (s.head_dim == 64 || s.head_dim == 128) && address % 16 == 0 && s.seq < (1 << 30);
 }
 
+// A tensor map has no empty dimension; a grid has at most 65535 blocks along z.
+bool fits_wgmma(Cuda exec, const AttentionShape& s) {
+  return exec.handles && exec.handles->allow_wgmma && exec.handles->compute_capability == 90 && s.batch > 0 &&
+         s.seq > 0 && s.seq < 65535 * 64;
+}
+
 bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {
   if (!fits_tensor_cores(p.shape, p.qkv, p.o)) return false;
+  if (fits_wgmma(exec, p.shape)) {
+    if (p.shape.head_dim == 64) {
+      hopper::launch_attention<64>(p, exec.stream);
+    } else {
+      hopper::launch_attention<128>(p, exec.stream);
+    }
+    return true;
+  }
   if (p.shape.head_dim == 64) {
     flash::launch_forward<2, 64>(p, exec.stream);
   } else {

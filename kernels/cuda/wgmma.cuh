@@ -80,6 +80,13 @@ __device__ void hold(float (&c)[kBlocks][4]) {
   }
 }
 
+// 2^x, zero where the result is denormal.
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 template <int kRegisters>
 __device__ void shrink_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
@@ -122,6 +129,54 @@ __device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b) {
         SWITCHYARD_FOUR(c[28]), SWITCHYARD_FOUR(c[29]), SWITCHYARD_FOUR(c[30]), SWITCHYARD_FOUR(c[31])
       : "l"(a), "l"(b), "n"(kTransposeA ? 1 : 0), "n"(kTransposeB ? 1 : 0));
 }
+
+// C[64, 128] = or += A[64, 16] B[16, 128], both contiguous along the reduction.
+__device__ inline void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, add, 1, 1, 0, 0;\n}"
+      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7]),
+        SWITCHYARD_FOUR(c[8]), SWITCHYARD_FOUR(c[9]), SWITCHYARD_FOUR(c[10]), SWITCHYARD_FOUR(c[11]),
+        SWITCHYARD_FOUR(c[12]), SWITCHYARD_FOUR(c[13]), SWITCHYARD_FOUR(c[14]), SWITCHYARD_FOUR(c[15])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
+// C[64, 64] += A B, A[64, 16] in registers as multiply_add has it, B[16, 64] with its n contiguous.
+__device__ inline void multiply_columns(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "{%32, %33, %34, %35}, %36, add, 1, 1, 1;\n}"
+      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+// C[64, 128] += A B, A[64, 16] in registers as multiply_add has it, B[16, 128] with its n contiguous.
+__device__ inline void multiply_columns(float (&c)[16][4], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%64, %65, %66, %67}, %68, add, 1, 1, 1;\n}"
+      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7]),
+        SWITCHYARD_FOUR(c[8]), SWITCHYARD_FOUR(c[9]), SWITCHYARD_FOUR(c[10]), SWITCHYARD_FOUR(c[11]),
+        SWITCHYARD_FOUR(c[12]), SWITCHYARD_FOUR(c[13]), SWITCHYARD_FOUR(c[14]), SWITCHYARD_FOUR(c[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #undef SWITCHYARD_FOUR
 
 }  // namespace switchyard::kernels::hopper

@@ -75,8 +75,8 @@ void write_training_tokens(const std::string& prefix) {
   writer.finish({.tokenizer = "byte", .vocab_size = kVocabulary});
 }
 
-Config small_config(const std::string& data, const std::string& changes) {
-  return parse_config(kSmall, "small.txtpb", {"data.train=" + data}, {changes});
+Config small_config(const std::string& data, const std::vector<std::string>& changes) {
+  return parse_config(kSmall, "small.txtpb", {"data.train=" + data}, changes);
 }
 
 void train_on(Config config, const Group& world, int expert, const std::string& run_dir, bool resume) {

@@ -34,7 +34,7 @@ void write_training_tokens(const std::string& prefix);
 // A model of two MoE layers with 4 experts and most of what may depend on the layout switched on: clipping,
 // auxiliary losses, a selection bias. 20 steps of 8 sequences of 32 tokens, one a micro-batch. `changes` is
 // merged last.
-Config small_config(const std::string& data, const std::string& changes = "");
+Config small_config(const std::string& data, const std::vector<std::string>& changes = {});
 
 // Trains with thread-ranks. An Error of any rank is rethrown.
 Steps train(Config config, Layout layout, const std::string& run_dir, bool resume = true);

@@ -42,7 +42,7 @@ class OneConfig : public testing::Test {
  protected:
   OneConfig() { write_training_tokens(folder_ / "tokens"); }
   Steps run(const std::string& changes, Layout layout) {
-    return train(small_config(folder_ / "tokens", changes), layout,
+    return train(small_config(folder_ / "tokens", {changes}), layout,
                  folder_ / ("run" + std::to_string(++runs_)));
   }
 

@@ -1,0 +1,180 @@
+// A run that stops and goes on is the run that never stopped.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/support/training_run.h"
+#include "tests/trainer/temporary_folder.h"
+#include "trainer/checkpoint/model_state.h"
+
+namespace switchyard::test {
+namespace {
+
+constexpr const char* kAll =
+    "model { moe { capacity_factor: 0.8 jitter_eps: 0.05 bias_update_rate: 0.01 } } checkpoint { "
+    "every_steps: 5 }";
+
+std::string read_text(const std::string& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class Resume : public testing::Test {
+ protected:
+  Resume() { write_training_tokens(folder_ / "tokens"); }
+
+  // Trains in folder RUN up to `steps` of a schedule for 20, as if it was interrupted there.
+  Steps run(const std::string& name, Layout layout, int64_t steps, const std::string& changes = "",
+            bool resume = true) {
+    return train(config(steps, changes), layout, folder_ / name, resume);
+  }
+  Config config(int64_t steps, const std::string& changes = "") {
+    Config config = small_config(folder_ / "tokens", {kAll, changes});
+    config.train.steps = steps;
+    return config;
+  }
+  std::string checkpoint(const std::string& run, int64_t step) {
+    return (std::filesystem::path(folder_ / run) / "checkpoints" /
+            ("step_000000" + std::string(step < 10 ? "0" : "") + std::to_string(step)))
+        .string();
+  }
+  // Flips a byte in the middle of the largest file.
+  void damage(const std::string& checkpoint) {
+    std::filesystem::path largest;
+    uintmax_t most = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(checkpoint)) {
+      if (entry.file_size() > most) largest = entry.path(), most = entry.file_size();
+    }
+    std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(most / 2));
+    const char byte = static_cast<char>(~file.get());
+    file.seekp(static_cast<std::streamoff>(most / 2));
+    file.put(byte);
+  }
+
+  TemporaryFolder folder_;
+};
+
+// The last digit of losses, norms, rates and loads.
+TEST_F(Resume, SameLayoutGoesOnBitForBit) {
+  for (const Layout layout : {Layout{1, 1}, Layout{4, 2}}) {
+    SCOPED_TRACE(to_string(layout));
+    const std::string name = std::to_string(layout.world);
+    const Steps straight = run("straight" + name, layout, 20);
+    run("halted" + name, layout, 10);
+    EXPECT_EQ(run("halted" + name, layout, 20), straight);
+  }
+}
+
+TEST_F(Resume, Bf16GoesOnBitForBit) {
+  const Steps straight = run("straight", {2, 2}, 12, "precision: BF16");
+  run("halted", {2, 2}, 6, "precision: BF16");
+  EXPECT_EQ(run("halted", {2, 2}, 12, "precision: BF16"), straight);
+}
+
+TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
+  const Steps straight = run("straight", {1, 1}, 20);
+  run("run", {4, 4}, 5);
+  run("run", {2, 1}, 10);
+  run("run", {4, 2}, 15);
+  expect_same_training(run("run", {1, 1}, 20), straight, 1e-5);
+}
+
+TEST_F(Resume, AChangedModelIsRefusedByName) {
+  run("run", {1, 1}, 5);
+  const auto again = [&](const char* changes) { return [=, this] { run("run", {2, 2}, 20, changes); }; };
+  EXPECT_EQ(fault_of(again("model { moe { top_k: 1 normalize_topk: false } }"), "model.moe.top_k is 2"),
+            Fault::kUsage);
+  EXPECT_EQ(fault_of(again("model { rope_theta: 500 }"), "model.rope_theta"), Fault::kUsage);
+  EXPECT_EQ(read_steps(folder_ / "run").size(), 5u);
+}
+
+TEST_F(Resume, AFinishedRunIsLeftAsItIs) {
+  const Steps steps = run("run", {1, 1}, 5);
+  const std::string metrics = read_text(folder_ / "run/metrics.jsonl");
+  const auto written = std::filesystem::last_write_time(checkpoint("run", 5));
+  EXPECT_EQ(run("run", {2, 2}, 5), steps);
+  EXPECT_EQ(read_text(folder_ / "run/metrics.jsonl"), metrics);
+  EXPECT_EQ(std::filesystem::last_write_time(checkpoint("run", 5)), written);
+}
+
+TEST_F(Resume, MoreStepsExtendAFinishedRun) {
+  const std::string constant = "schedule { kind: CONSTANT }";
+  const Steps straight = run("straight", {1, 1}, 9, constant);
+  run("run", {1, 1}, 6, constant);
+  EXPECT_EQ(run("run", {1, 1}, 9, constant), straight);
+}
+
+TEST_F(Resume, LinesAfterTheCheckpointAreDroppedAndTheOthersKept) {
+  const Steps straight = run("run", {1, 1}, 12);
+  const std::string metrics = read_text(folder_ / "run/metrics.jsonl");
+  std::filesystem::remove_all(checkpoint("run", 12));
+  std::ofstream(folder_ / "run/metrics.jsonl", std::ios::app)
+      << "{\"step\":13,\"lo";  // a kill in the middle of a line
+  EXPECT_EQ(run("run", {1, 1}, 12), straight);
+  const std::string after = read_text(folder_ / "run/metrics.jsonl");
+  const size_t kept = metrics.find("{\"step\":11,");
+  EXPECT_EQ(after.substr(0, kept), metrics.substr(0, kept));
+}
+
+TEST_F(Resume, NeverStartsAgain) {
+  run("run", {1, 1}, 4);
+  const Steps again = run("run", {1, 1}, 6, "", false);
+  EXPECT_EQ(again, run("fresh", {1, 1}, 6));
+}
+
+TEST_F(Resume, InitFromTakesWeightsButNoMoments) {
+  run("first", {1, 1}, 10);
+  CheckpointReader old(checkpoint("first", 10));
+  Config next = config(0, "");
+  next.train.init_from = folder_ / "first";
+  train(next, {2, 2}, folder_ / "second");
+  CheckpointReader taken(checkpoint("second", 0));
+  int64_t weights = 0;
+  for (const std::string& name : taken.names()) {
+    if (name.starts_with("adam_")) {
+      std::vector<float> moment(taken.bytes(name).size() / 4);
+      taken.read(name, moment.data(), DType::kF32);
+      EXPECT_EQ(moment, std::vector<float>(moment.size())) << name;
+    } else {
+      EXPECT_EQ(taken.bytes(name), old.bytes(name)) << name;
+      ++weights;
+    }
+  }
+  EXPECT_EQ(weights, static_cast<int64_t>(taken.names("model.").size() + taken.names("lm_head").size()));
+  EXPECT_GT(weights, 20);
+}
+
+TEST_F(Resume, InitFromLowersTheFirstLoss) {
+  const Steps first = run("first", {1, 1}, 10);
+  Config next = config(1);
+  next.train.init_from = folder_ / "first";
+  const Steps second = train(next, {4, 2}, folder_ / "second");
+  ASSERT_EQ(second.size(), 1u);
+  EXPECT_EQ(second[0].step, 1);
+  EXPECT_LT(second[0].loss, 0.95 * first[0].loss);
+}
+
+TEST_F(Resume, ADamagedCheckpointIsNamedAndTheOneBeforeUsed) {
+  const Steps straight = run("run", {2, 2}, 15);
+  damage(checkpoint("run", 15));
+  testing::internal::CaptureStderr();
+  const Steps again = run("run", {2, 2}, 15);
+  const std::string warnings = testing::internal::GetCapturedStderr();
+  EXPECT_NE(warnings.find("warning: "), std::string::npos) << warnings;
+  EXPECT_NE(warnings.find("step_00000015"), std::string::npos) << warnings;
+  EXPECT_EQ(again, straight);
+}
+
+TEST_F(Resume, WithoutAnIntactCheckpointNothingIsTrained) {
+  run("run", {1, 1}, 10);
+  const std::string metrics = read_text(folder_ / "run/metrics.jsonl");
+  damage(checkpoint("run", 5));
+  damage(checkpoint("run", 10));
+  EXPECT_EQ(fault_of([&] { run("run", {2, 2}, 15); }, "none of its 2 checkpoints is intact"), Fault::kData);
+  EXPECT_EQ(read_text(folder_ / "run/metrics.jsonl"), metrics);
+}
+
+}  // namespace
+}  // namespace switchyard::test

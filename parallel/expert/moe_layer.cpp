@@ -102,7 +102,8 @@ Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
   Var input = cast(x, router_.dtype());
   if (options_.jitter_eps > 0 && context.training && x.device() != Device::kMeta) {
     const uint64_t key = key_of(context.noise_key, spec_.prefix + "jitter");
-    input = multiply(input, jitter_factors(input.value(), options_.jitter_eps, key, context.first_token));
+    const Var factors(jitter_factors(input.value(), options_.jitter_eps, key, context.first_token));
+    input = multiply(input, cast(factors, input.dtype()).value());
   }
   return linear(input, router_);
 }

@@ -8,6 +8,7 @@
 #include "trainer/data/prepare.h"
 #include "trainer/export/output.h"
 #include "trainer/export/tensor_list.h"
+#include "trainer/metrics/run_picture.h"
 
 namespace switchyard {
 namespace {
@@ -94,6 +95,7 @@ void print_run(const Json& about) {
     fmt::print("  step {:>8}  {}\n", entry["step"].get<int64_t>(),
                entry["intact"].get<bool>() ? "intact" : "NOT INTACT: " + entry["error"].get<std::string>());
   if (about["metrics"].is_object()) fmt::print("  last step: {}\n", about["metrics"].dump());
+  fmt::print("{}", run_picture(fs::path(about["path"].get<std::string>()) / "metrics.jsonl"));
 }
 
 }  // namespace

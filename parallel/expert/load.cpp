@@ -8,6 +8,18 @@
 
 namespace switchyard {
 
+LayerLoad& LayerLoad::operator+=(const LayerLoad& other) {
+  for (size_t e = 0; e < assigned.size(); ++e) {
+    assigned[e] += other.assigned[e];
+    kept[e] += other.kept[e];
+  }
+  entropy_sum += other.entropy_sum;
+  tokens += other.tokens;
+  aux_loss += other.aux_loss;
+  z_loss += other.z_loss;
+  return *this;
+}
+
 int64_t LayerLoad::pairs() const { return std::accumulate(assigned.begin(), assigned.end(), int64_t{0}); }
 
 double LayerLoad::max_violation() const {

@@ -17,6 +17,8 @@ struct LayerLoad {
   int64_t tokens = 0;
   double aux_loss = 0, z_loss = 0;      // with their coefficients
 
+  LayerLoad& operator+=(const LayerLoad& other);  // of the same layer
+
   int64_t pairs() const;
   double max_violation() const;   // (max - mean) / mean of `assigned`
   double drop_rate() const;       // dropped / assigned

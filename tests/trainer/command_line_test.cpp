@@ -54,7 +54,8 @@ TEST(CommandLine, GenerateTakesAnyPrompt) {
 }
 
 TEST(CommandLine, TheOtherCommandsTakeTheirOptions) {
-  EXPECT_EQ(parse_as<EvalArgs>({"eval", "ck", "--data", "p"}).data, "p");
+  EXPECT_EQ(parse_as<EvalArgs>({"eval", "ck", "--data", "p", "--data", "q"}).data,
+            (std::vector<std::string>{"p", "q"}));
   EXPECT_EQ(parse_as<ScoreArgs>({"score", "ck", "--tokens", "t", "--out", "o"}).out, "o");
   EXPECT_EQ(parse_as<ImportArgs>({"import", "--from", "f", "--to", "t"}).to, "t");
   EXPECT_EQ(parse_as<ExportArgs>(

@@ -65,11 +65,17 @@ CLI::App* add_train(CLI::App& app, TrainArgs& args) {
 CLI::App* add_eval(CLI::App& app, EvalArgs& args) {
   CLI::App* command = app.add_subcommand("eval", "Measure the loss of a checkpoint on a whole data set");
   command->add_option("CHECKPOINT", args.checkpoint, kCheckpoint)->required();
-  command->add_option("--data", args.data, "Prefix of a token file [the run's validation data]")
-      ->type_name("PREFIX");
+  command
+      ->add_option("--data", args.data, "Prefix of a token file [the run's validation data]; may be repeated")
+      ->type_name("PREFIX")
+      ->allow_extra_args(false);
   command->footer(
-      "The last line of stdout is one JSON object: loss, tokens, bits_per_byte (where bytes are known).\n"
-      "Example:\n  switchyard eval runs/quickstart --data data/quickstart/validation");
+      "The last line of stdout is one JSON object: loss, tokens, bits_per_byte (where bytes are known), and\n"
+      "layers with the load of each expert. With several data sets a table comes first, with the two experts\n"
+      "that each layer chose most, and the object holds all of them in \"data\" besides their sums.\n"
+      "Examples:\n"
+      "  switchyard eval runs/quickstart --data data/quickstart/validation\n"
+      "  switchyard eval runs/quickstart --data data/quickstart/heldout/de --data data/quickstart/heldout/ja");
   return command;
 }
 

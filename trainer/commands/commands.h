@@ -18,7 +18,7 @@ int run_train(const TrainArgs&);
 
 struct EvalArgs {
   std::string checkpoint;  // here and below: a checkpoint's directory or a run's
-  std::string data;        // a prefix; empty: the run's validation data
+  std::vector<std::string> data;  // prefixes; none: the run's validation data
 };
 int run_eval(const EvalArgs&);
 

@@ -4,8 +4,6 @@
 
 namespace switchyard {
 
-namespace {
-
 using Json = nlohmann::ordered_json;
 
 Json layer_json(const LayerLoad& load) {
@@ -19,8 +17,6 @@ Json layer_json(const LayerLoad& load) {
           {"dead_experts", load.dead_experts()},
           {"load", loads}};
 }
-
-}  // namespace
 
 std::string to_json(const StepMetrics& m) {
   Json layers = Json::array();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct StepMetrics {
 };
 
 std::string to_json(const StepMetrics& metrics);
+// {"layer": .., "max_violation": .., ..., "load": [share of each expert]}
+nlohmann::ordered_json layer_json(const LayerLoad& load);
 
 // Appends lines and flushes each. On resuming, lines of later steps are dropped and the others left as they are.
 class MetricsFile {

@@ -88,7 +88,8 @@ TYPED_TEST(Routing, Balance) {
             BalanceForward<A>{bench.template output<A, Loss>(1), dmean,
                               bench.template output<A>(segments * experts), scores,
                               bench.input(random_indices(tokens * 2, 2, 0, static_cast<int>(experts) - 1)),
-                              tokens, experts, 2, segments, kind, A(0.01)});
+                              tokens, experts, 2, segments, kind, A(0.01),
+                              bench.input(std::vector<A>(BalanceForward<A>::kBlocks * segments * experts))});
         run(bench.on(),
             BalanceBackward<A>{bench.template output<A>(tokens * experts), bench.input(std::vector<A>{A(3)}),
                                dmean, scores, tokens, experts, segments});

@@ -33,17 +33,11 @@ class CachingAllocator {
     void* pool = device_ == Device::kCuda ? cuda_api::current_stream() : nullptr;
     const int64_t rounded = size_class(bytes);
     std::lock_guard lock(mutex_);
-    auto& free = free_[{pool, rounded}];
-    void* data = nullptr;
-    if (!free.empty()) {
-      data = free.back();
-      free.pop_back();
-    } else {
-      data = take_from_system(rounded);
-    }
-    stats_.in_use += rounded;
+    Block block = take_from_pool(pool, rounded);
+    if (block.data == nullptr) block.data = take_from_system(rounded);
+    stats_.in_use += block.bytes;
     stats_.peak = std::max(stats_.peak, stats_.in_use);
-    return Block{data, rounded, device_, pool};
+    return block;
   }
 
   void release(const Block& block) noexcept {
@@ -69,6 +63,22 @@ class CachingAllocator {
   }
 
  private:
+  // The smallest free block that fits and is at most twice as long: experts' row counts change from step to step, and
+  // with exact fits alone every class they touch would keep blocks of its own.
+  Block take_from_pool(void* pool, int64_t bytes) {
+    Block block{nullptr, bytes, device_, pool};
+    for (auto it = free_.lower_bound({pool, bytes}); it != free_.end(); ++it) {
+      const auto& [owner, size] = it->first;
+      if (owner != pool || size > 2 * bytes) break;
+      if (it->second.empty()) continue;
+      block.data = it->second.back();
+      block.bytes = size;
+      it->second.pop_back();
+      break;
+    }
+    return block;
+  }
+
   void* take_from_system(int64_t bytes) {
     void* data = system_allocate(bytes);
     if (data == nullptr) {

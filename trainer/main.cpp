@@ -29,16 +29,13 @@ struct Run {
   int operator()(const PlanArgs& args) const { return run_plan(args); }
 };
 
-// A wrong command line or config is the same on every rank: the first one says so.
-bool should_speak(const std::exception& error) {
-  return exit_code_of(error) != static_cast<int>(Fault::kUsage) || launch_info().rank == 0;
-}
-
 int run_program(int argc, char** argv) {
   try {
     return std::visit(Run{}, parse_command_line({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
-    return report_and_exit_code(error, should_speak(error));
+    // A wrong command line or config is the same on every rank.
+    const bool alike = exit_code_of(error) == static_cast<int>(Fault::kUsage);
+    return alike ? report_once(error, launch_info().rank) : report_and_exit_code(error);
   }
 }
 

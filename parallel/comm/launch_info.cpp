@@ -64,8 +64,12 @@ LaunchInfo launch_info() {
   for (const Names& names : kLaunchers) {
     // A Slurm allocation has these names too; only a step (srun) starts one process a task.
     if (names.launcher == std::string_view("srun") && !std::getenv("SLURM_STEP_ID")) continue;
-    const auto size = environment_number(names.size), rank = environment_number(names.rank);
-    if (!size || !rank || *rank >= *size) continue;
+    const auto size = environment_number(names.size);
+    if (!size) continue;
+    // Several processes of which this one is not told its place: the first, so that it is not taken for a job of one.
+    auto rank = environment_number(names.rank);
+    if (!rank && *size > 1) rank = 0;
+    if (!rank || *rank >= *size) continue;
     // Without a word on nodes, there is one.
     return {.world_size = *size,
             .rank = *rank,

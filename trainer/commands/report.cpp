@@ -1,11 +1,13 @@
 #include "trainer/commands/report.h"
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 
 #include "kernels/check.h"
 
@@ -46,6 +48,11 @@ int report_and_exit_code(const std::exception& error, bool speak) {
     std::fflush(stderr);
   }
   return exit_code_of(error);
+}
+
+int report_once(const std::exception& error, int rank) {
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  return report_and_exit_code(error, rank == 0);
 }
 
 }  // namespace switchyard

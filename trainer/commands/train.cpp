@@ -56,7 +56,7 @@ int run_train(const TrainArgs& args) {
     config = load_config(args.config, args.sets, args.merges);
     world = make_world({.timeout_seconds = config.parallel.timeout_seconds});
   } catch (const std::exception& e) {
-    return report_and_exit_code(e, launch.rank == 0);
+    return report_once(e, launch.rank);
   }
   const int code = train(args, config, world, launch);
   world.reset();

@@ -27,10 +27,17 @@ void add_batch(const Transformer& model, const Batch& batch, const Tokenizer* to
   }
 }
 
+bool any_rank(const Group& world, const std::function<bool()>& stopped) {
+  int64_t votes = stopped && stopped() ? 1 : 0;
+  if (stopped) world->all_reduce(&votes, 1, DType::kI64);
+  return votes > 0;
+}
+
 }  // namespace
 
 Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer, int64_t micro_batch,
-                    int64_t max_samples, const Group& world, LoadRecorder* loads) {
+                    int64_t max_samples, const Group& world, LoadRecorder* loads,
+                    const std::function<bool()>& stopped) {
   NoGrad guard;
   int64_t samples = data.evaluation_samples();
   if (max_samples > 0) samples = std::min(samples, max_samples);
@@ -39,6 +46,7 @@ Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokeniz
   const int64_t rounds = (batches + world->size() - 1) / world->size();
   Sums sums;
   for (int64_t i = 0; i < rounds; ++i) {
+    if (any_rank(world, stopped)) return {.bits_per_byte = std::nullopt, .layers = {}, .complete = false};
     const int64_t first = (i * world->size() + world->rank()) * micro_batch;
     const int64_t rows = std::clamp<int64_t>(samples - first, 0, micro_batch);
     Batch batch = data.evaluation_batch(std::min(first, samples - 1), std::max<int64_t>(rows, 1));
@@ -47,7 +55,7 @@ Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokeniz
   }
   double totals[3] = {sums.loss, sums.tokens, sums.bytes};
   world->all_reduce(totals, 3, DType::kF64);
-  Evaluation result{totals[0] / std::max(totals[1], 1.0), static_cast<int64_t>(totals[1]), std::nullopt, {}};
+  Evaluation result{totals[0] / std::max(totals[1], 1.0), static_cast<int64_t>(totals[1]), std::nullopt, {}, true};
   if (totals[2] > 0) result.bits_per_byte = totals[0] / std::numbers::ln2 / totals[2];
   return result;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -11,17 +12,12 @@
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/job/generation.h"
+#include "trainer/job/plan.h"
 #include "trainer/together.h"
 
 namespace switchyard {
 
 namespace {
-
-void write_text(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream out(path, std::ios::trunc);
-  out << text << std::flush;
-  if (!out) fail(Fault::kResource, path.string(), ": cannot be written (disk full?)");
-}
 
 void warn(const std::string& message) { fmt::print(stderr, "switchyard: warning: {}\n", message); }
 
@@ -44,6 +40,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     }
     adopt_initial_model();
     open_data();
+    if (world->rank() == 0) check_memory(config_, world->size(), options_.local_size);
   });
   mesh_ = make_mesh(world, static_cast<int>(config_.parallel.expert), config_.device,
                     {.timeout_seconds = config_.parallel.timeout_seconds}, options.nccl);
@@ -69,8 +66,11 @@ TrainingJob::~TrainingJob() = default;
 
 void TrainingJob::choose_device() const {
   const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-  omp_set_num_threads(static_cast<int>(
-      config_.threads > 0 ? config_.threads : std::max<int64_t>(1, cores / options_.local_size)));
+  if (config_.threads > 0) {
+    omp_set_num_threads(static_cast<int>(config_.threads));
+  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
+    omp_set_num_threads(static_cast<int>(std::max<int64_t>(1, cores / options_.local_size)));
+  }
   if (config_.device == Device::kCuda) use_cuda_device(options_.local_rank, options_.local_size);
 }
 
@@ -138,8 +138,8 @@ void TrainingJob::restore() {
 
 void TrainingJob::announce() {
   if (!is_root()) return;
-  write_text(directory_.config(), resolved_text(config_));
-  write_text(directory_.env(), environment_json(config_, mesh_.world.size()));
+  write_file(directory_.config(), resolved_text(config_));
+  write_file(directory_.env(), environment_json(config_, mesh_.world.size()));
   int64_t parameters = 0;
   for (const Parameter& p : store_->parameters()) {
     parameters += p.spec.shape.numel() * (p.spec.placement == Placement::kExpert ? mesh_.ep.size() : 1);
@@ -153,7 +153,8 @@ void TrainingJob::announce() {
 
 void TrainingJob::run() {
   const MicroBatchPlan& plan = stepper_->plan();
-  while (step_ < config_.train.steps && !stepper_->stop_agreed()) {
+  evaluate_if_missed();
+  while (step_ < config_.train.steps && !stopping_) {
     const int64_t step = step_ + 1;
     const StepMetrics metrics = stepper_->run(step, [&](int64_t micro_batch) {
       return train_->batch(plan.first_sample(step, micro_batch), plan.micro_batch);
@@ -162,7 +163,7 @@ void TrainingJob::run() {
     after_step(metrics);
   }
   if (saved_step_ != step_) save(step_);
-  if (stepper_->stop_agreed()) {
+  if (stopping_) {
     say(fmt::format("stopped by a signal after step {}; the checkpoint is written", step_));
   } else {
     say(fmt::format("done: step {}", step_));
@@ -175,20 +176,31 @@ void TrainingJob::after_step(const StepMetrics& metrics) {
     const int64_t every = std::max<int64_t>(1, config_.log.every_steps);
     if (step_ % every == 0 || step_ == config_.train.steps || step_ == 1) progress_->step(metrics);
   }
-  if (stepper_->stop_agreed()) return;  // the checkpoint comes first, and there may be little time
-  const bool last = step_ == config_.train.steps;
-  auto due = [&](int64_t every) { return every > 0 && (step_ % every == 0 || last); };
-  if (due(config_.eval.every_steps)) evaluate_now(step_);
-  if (due(config_.sample.every_steps)) sample_now(step_);
+  stopping_ = stepper_->stop_agreed();
+  if (!stopping_ && due(config_.eval.every_steps)) evaluate_now(step_);
+  if (!stopping_ && due(config_.sample.every_steps)) sample_now(step_);
+  if (stopping_) return;  // the checkpoint comes first, and there may be little time
   if (config_.checkpoint.every_steps > 0 && step_ % config_.checkpoint.every_steps == 0) save(step_);
+}
+
+bool TrainingJob::due(int64_t every) const {
+  return every > 0 && (step_ % every == 0 || step_ == config_.train.steps);
+}
+
+// A run that was stopped after this step, before or during its evaluation.
+void TrainingJob::evaluate_if_missed() {
+  int64_t evaluated = is_root() ? evaluations_->last_step() : 0;
+  mesh_.world.host->broadcast(&evaluated, 1, DType::kI64, 0);
+  if (step_ > 0 && evaluated < step_ && due(config_.eval.every_steps)) evaluate_now(step_);
 }
 
 void TrainingJob::evaluate_now(int64_t step) {
   if (!validation_) return;
   const int64_t samples = config_.eval.batches * config_.train.global_batch_size;
   const Evaluation result = evaluate(*model_, *validation_, tokenizer_.get(), config_.train.micro_batch_size, samples,
-                                     mesh_.world.host);
-  if (!is_root()) return;
+                                     mesh_.world.host, nullptr, stop_asked);
+  stopping_ = !result.complete;
+  if (!is_root() || stopping_) return;
   evaluations_->write(to_json(result, step));
   say(fmt::format("eval at step {}: loss {:.4f}{} over {} tokens", step, result.loss,
                   result.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *result.bits_per_byte) : "",
@@ -209,7 +221,7 @@ void TrainingJob::sample_now(int64_t step) {
     all += text + decoder.finish() + "\n\n";
   }
   if (!is_root() || all.empty()) return;
-  write_text(directory_.samples() / fmt::format("step_{:08}.txt", step), all);
+  write_file(directory_.samples() / fmt::format("step_{:08}.txt", step), all);
   say("sample: " + all.substr(0, all.find("\n\n")));
 }
 
@@ -239,7 +251,12 @@ void TrainingJob::save(int64_t step) {
                                            {"config.txtpb", resolved_text(config_)},
                                            {"state.json", state_json(step)}};
   if (tokenizer_) texts["tokenizer.json"] = tokenizer_->to_json();
-  save_checkpoint(step_directory(directory_.checkpoints(), step), step, *store_, mesh_, texts);
+  try {
+    save_checkpoint(step_directory(directory_.checkpoints(), step), step, *store_, mesh_, texts);
+  } catch (const FailedTogether&) {
+    if (is_root()) remove_leftovers(directory_.checkpoints());  // no rank writes any more
+    throw;
+  }
   together(mesh_.world.host, [&] {
     if (!is_root()) return;
     if (!options_.resume) drop_later_checkpoints(step);

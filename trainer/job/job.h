@@ -40,6 +40,8 @@ class TrainingJob {
   void announce();
 
   void after_step(const StepMetrics& metrics);
+  bool due(int64_t every) const;
+  void evaluate_if_missed();
   void evaluate_now(int64_t step);
   void sample_now(int64_t step);
   void save(int64_t step);
@@ -65,6 +67,7 @@ class TrainingJob {
   std::optional<Progress> progress_;                  // rank 0
   int64_t step_ = 0;                                  // done
   int64_t saved_step_ = -1;
+  bool stopping_ = false;  // a signal came to any rank, and all know
 };
 
 }  // namespace switchyard

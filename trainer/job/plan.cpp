@@ -1,9 +1,11 @@
 #include "trainer/job/plan.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "parallel/comm/planned.h"
@@ -18,16 +20,41 @@ Axis planned_axis(int size, const char* name) {
   return {group, group};
 }
 
-int64_t resident_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    if (word == "VmRSS:") {
+// What a running rank is measured to need beside its tensors and the memory of a process that only plans: code that was
+// not yet run and the stacks of threads; with more than one rank MPI, and the scratch memory of the sums.
+constexpr int64_t kRunningBytes = 6 << 20;
+constexpr int64_t kMessagingBytes = 10 << 20;
+// Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more memory.
+constexpr int64_t kPlannedMicroBatches = 2;
+
+// "Name:  123 kB" in a file of /proc; 0 where there is no such line.
+int64_t proc_bytes(const char* path, const std::string& name) {
+  std::ifstream in(path);
+  for (std::string word; in >> word;) {
+    if (word == name) {
       int64_t kib = 0;
-      status >> kib;
+      in >> kib;
       return kib << 10;
     }
   }
   return 0;
+}
+
+// Of the whole machine, or of the container.
+int64_t available_bytes() {
+  int64_t bytes = proc_bytes("/proc/meminfo", "MemAvailable:");
+  if (bytes == 0) bytes = std::numeric_limits<int64_t>::max();
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    int64_t limit = 0;
+    if (std::ifstream in(path); in >> limit) bytes = std::min(bytes, limit);  // "max" is no number
+  }
+  return bytes;
+}
+
+int64_t address_space_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::numeric_limits<int64_t>::max();
+  return static_cast<int64_t>(limit.rlim_cur);
 }
 
 void count_parameters(const ParameterStore& store, const ModelOptions& model, Plan& plan) {
@@ -58,7 +85,13 @@ Plan make_plan(Config config, int64_t world) {
   plan.world = world;
   plan.expert_parallel = config.parallel.expert;
   plan.tokens_per_step = config.train.global_batch_size * config.train.sequence_length;
-  if (config.device == Device::kCpu) plan.program = resident_bytes();
+  if (config.device == Device::kCpu) {
+    plan.program = proc_bytes("/proc/self/status", "VmRSS:") + kRunningBytes + (world > 1 ? kMessagingBytes : 0);
+  }
+  const int64_t round = config.train.micro_batch_size * world;
+  const int64_t micro_batches = config.train.global_batch_size / round;
+  const int64_t planned = std::min(micro_batches, kPlannedMicroBatches);
+  config.train.global_batch_size = planned * round;
   const int ep = static_cast<int>(config.parallel.expert), ranks = static_cast<int>(world);
   const Mesh mesh{planned_axis(ranks, "world"), planned_axis(ep, "ep"), planned_axis(ranks / ep, "edp")};
   config.device = Device::kMeta;
@@ -76,9 +109,24 @@ Plan make_plan(Config config, int64_t world) {
   const StepMetrics metrics = step.run(1, [&](int64_t) { return blank_batch(config.train); });
   plan.activations = std::max<int64_t>(
       0, memory_stats(Device::kMeta).peak_reserved - plan.weights - plan.gradients - plan.optimizer);
-  plan.exchange = model.meter().bytes;
+  plan.exchange = model.meter().bytes / planned * micro_batches;
   plan.gradient_reduction = metrics.gradient_bytes;
   return plan;
+}
+
+void check_memory(const Config& config, int64_t world, int local_size) {
+  if (config.device != Device::kCpu) return;
+  const Plan plan = make_plan(config, world);
+  const int64_t rank = plan.memory() - plan.program;
+  auto check = [&](const std::string& who, int64_t needed, const std::string& what, int64_t limit) {
+    if (needed <= limit) return;
+    fail(Fault::kResource, "out of memory before the start: ", who, " need ", needed >> 20, " MiB, and ", what, " ",
+         limit >> 20, " MiB (switchyard plan shows what for)");
+  };
+  check("the tensors of a rank", rank, "its address space is limited to", address_space_limit());
+  check(fmt::format("the tensors of {} rank{} on this machine", local_size, local_size == 1 ? "" : "s"),
+        rank > std::numeric_limits<int64_t>::max() / local_size ? rank : rank * local_size, "the machine has",
+        available_bytes());
 }
 
 std::string to_json(const Plan& p) {

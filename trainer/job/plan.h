@@ -26,6 +26,11 @@ struct Plan {
 // Error{kUsage} where config and world do not fit.
 Plan make_plan(Config config, int64_t world);
 
+// Error{kResource} where `local_size` such ranks need more than this machine's memory has left, or the process may
+// have: found before the first allocation, since Linux promises memory that it lacks and then kills. CPU only: a GPU's
+// allocations fail when they are made.
+void check_memory(const Config& config, int64_t world, int local_size);
+
 std::string to_json(const Plan& plan);
 std::string to_text(const Plan& plan);
 

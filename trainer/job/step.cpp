@@ -107,9 +107,9 @@ void TrainStep::agree(StepMetrics& metrics) {
   metrics.exchange_bytes = std::llround(totals[3] / world);
   metrics.peak_memory_bytes = peak;
   stop_agreed_ = totals[1] > 0;
-  if (!std::isfinite(metrics.loss)) fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ", metrics.loss);
+  if (!std::isfinite(metrics.loss)) fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ", std::isnan(metrics.loss) ? std::abs(metrics.loss) : metrics.loss);
   if (!std::isfinite(metrics.grad_norm)) {
-    fail(Fault::kNonFinite, "step ", metrics.step, ": the gradient norm is ", metrics.grad_norm, " (loss ",
+    fail(Fault::kNonFinite, "step ", metrics.step, ": the gradient norm is ", std::abs(metrics.grad_norm), " (loss ",
          metrics.loss, ")");
   }
 }

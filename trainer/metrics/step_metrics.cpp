@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "trainer/checkpoint/files.h"
+
 namespace switchyard {
 
 using Json = nlohmann::ordered_json;
@@ -53,15 +55,14 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t last_step) :
       const int64_t step = whole ? step_of_line(line) : -1;
       if (step >= 0 && step <= last_step) {
         kept += line + "\n";
+        last_step_ = step;
       } else {
         changed = true;
       }
     }
   }
   if (changed) {
-    const std::filesystem::path temporary = path.string() + ".tmp";
-    std::ofstream(temporary, std::ios::trunc) << kept;
-    std::filesystem::rename(temporary, path);
+    write_file(path, kept);
   }
   out_.open(path, std::ios::app);
   if (!out_) fail(Fault::kResource, path.string(), ": cannot be written");

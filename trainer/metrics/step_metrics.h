@@ -37,10 +37,12 @@ class MetricsFile {
  public:
   MetricsFile(const std::filesystem::path& path, int64_t last_step);
   void write(const std::string& json);
+  int64_t last_step() const { return last_step_; }  // of the lines kept; 0: none
 
  private:
   std::filesystem::path path_;
   std::ofstream out_;
+  int64_t last_step_ = 0;
 };
 
 // "step" of a line, or -1.

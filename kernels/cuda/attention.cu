@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention_mma_backward.cuh"
 #include "kernels/cuda/attention_mma_forward.cuh"
 #include "kernels/cuda/attention_simt.cuh"
+#include "kernels/cuda/attention_wgmma_backward.cuh"
 #include "kernels/cuda/attention_wgmma_forward.cuh"
 #include "kernels/cuda/handles.h"
 
@@ -57,6 +58,14 @@ bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {
 
 bool run_on_tensor_cores(Cuda exec, const AttentionBackward<BF16>& p, const float* delta) {
   if (!fits_tensor_cores(p.shape, p.qkv, p.d_o) || !fits_tensor_cores(p.shape, p.dqkv, nullptr)) return false;
+  if (fits_wgmma(exec, p.shape)) {
+    if (p.shape.head_dim == 64) {
+      hopper::launch_attention<64>(p, delta, exec.stream);
+    } else {
+      hopper::launch_attention<128>(p, delta, exec.stream);
+    }
+    return true;
+  }
   if (p.shape.head_dim == 64) {
     flash::launch_backward<64>(p, delta, exec.stream);
   } else {

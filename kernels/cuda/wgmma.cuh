@@ -130,6 +130,19 @@ __device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b) {
       : "l"(a), "l"(b), "n"(kTransposeA ? 1 : 0), "n"(kTransposeB ? 1 : 0));
 }
 
+// C[64, 64] = or += A[64, 16] B[16, 64], both contiguous along the reduction.
+__device__ inline void multiply_rows(float (&c)[8][4], uint64_t a, uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, add, 1, 1, 0, 0;\n}"
+      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7])
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+}
+
 // C[64, 128] = or += A[64, 16] B[16, 128], both contiguous along the reduction.
 __device__ inline void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b, bool add) {
   asm volatile(

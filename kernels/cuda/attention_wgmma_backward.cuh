@@ -1,0 +1,232 @@
+// FlashAttention's backward pass on Hopper, without atomics: as in attention_mma_backward.cuh one kernel owns
+// keys and walks the queries, another owns queries and walks the keys. Each warpgroup owns 64 rows of one
+// side; one warp brings the other side in steps of 64 through the copy engine.
+//   dV = P^T dO,   dS = P * (dO V^T - delta),   dK = scale dS^T Q,   dQ = scale dS K
+#pragma once
+
+#include "kernels/cuda/attention_mma_backward.cuh"
+#include "kernels/cuda/attention_wgmma_pair.cuh"
+
+namespace switchyard::kernels::hopper {
+
+// The steps of a block that owns keys: all query blocks from its own first key on, for each head that shares
+// the keys.
+struct QueryWalk {
+  int first, per_head, share, kv_head;
+  __device__ QueryWalk(const AttentionShape& s, int row0, int head)
+      : first(row0 / kStep),
+        per_head((static_cast<int>(s.seq) + kStep - 1) / kStep - first),
+        share(static_cast<int>(s.heads / s.kv_heads)),
+        kv_head(head) {}
+  __device__ int steps() const { return per_head * share; }
+  __device__ int head(int step) const { return kv_head * share + step / per_head; }
+  __device__ int query(int step) const { return (first + step % per_head) * kStep; }
+};
+
+template <int kDim>
+__device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
+                         const QueryWalk& walk, const flash::Sequence& s, int block0) {
+  using T = PairTiles<kDim>;
+  const AttentionShape& shape = p.shape;
+  const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
+            key0 = block0 + thread / 32 * 16;
+  const float scale = shape.scale * flash::kLog2E;
+  StepScores weight = {}, ds = {};
+  StepWeights rounded_weight, rounded_ds;
+  float dk[kDim / 8][4] = {}, dv[kDim / 8][4] = {};
+  wait(tiles.own_full(), 0);
+  for (int step = 0; step < walk.steps(); ++step) {
+    wait(tiles.full(step), T::parity(step));
+    start_product<kDim>(weight, tiles.own(consumer, 0), tiles.other(step, 0));
+    start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
+    wait_products<1>();
+    hold(weight);
+    const int query0 = walk.query(step);
+    const bool masked = s.document || query0 < key0 + 15;
+    const float *lse = tiles.lse(step), *delta = tiles.delta(step);
+#pragma unroll
+    for (int j = 0; j < kStep / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = 8 * j + lane % 4 * 2 + i % 2, key = key0 + i / 2 * 8 + lane / 4;
+        float w = power_of_two(weight[j][i] * scale - lse[column]);
+        if (masked && (key >= s.seq || !flash::visible(query0 + column, key, s.seq, s.document))) w = 0;
+        weight[j][i] = w;
+      }
+    }
+    wait_products<0>();
+    hold(ds);
+#pragma unroll
+    for (int j = 0; j < kStep / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) ds[j][i] = weight[j][i] * (ds[j][i] - delta[8 * j + lane % 4 * 2 + i % 2]);
+    }
+    round_step(rounded_weight, weight);
+    round_step(rounded_ds, ds);
+    start_sum<kDim>(dv, rounded_weight, tiles.other(step, 1));
+    start_sum<kDim>(dk, rounded_ds, tiles.other(step, 0));
+    wait_products<0>();
+    hold(dv);
+    hold(dk);
+    meet(1 + consumer, 128);  // everyone has read the statistics
+    if (thread % 128 == 0) arrive(tiles.empty(step));
+  }
+  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
+  store_gradient<kDim>(out, shape.row(), dk, key0, s.seq, shape.scale);
+  store_gradient<kDim>(out + shape.kv_heads * kDim, shape.row(), dv, key0, s.seq, 1);
+}
+
+// A query that does not exist gets a weight of exp2(-inf) = 0.
+template <int kDim>
+__device__ void write_statistics(const PairTiles<kDim>& tiles, const flash::Sequence& s, int step, int head,
+                                 int query0) {
+  for (int i = threadIdx.x % 32; i < kStep; i += 32) {
+    const bool exists = query0 + i < s.seq;
+    const int64_t at = static_cast<int64_t>(head) * s.seq + query0 + i;
+    tiles.lse(step)[i] = exists ? s.lse[at] * flash::kLog2E : INFINITY;
+    tiles.delta(step)[i] = exists ? s.delta[at] : 0;
+  }
+}
+
+__device__ inline flash::Sequence sequence_at(const AttentionBackward<BF16>& p, const float* delta,
+                                              int batch) {
+  const AttentionShape& s = p.shape;
+  const int64_t first = batch * s.seq, statistics = first * s.heads;
+  return {p.qkv,
+          p.d_o,
+          p.lse + statistics,
+          delta + statistics,
+          p.document ? p.document + first : nullptr,
+          static_cast<int>(s.seq)};
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    key_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
+                        const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
+  using T = PairTiles<kDim>;
+  const T tiles{dynamic_shared()};
+  const int kv_head = blockIdx.x, batch = blockIdx.y, block0 = blockIdx.z * kPairRows;
+  const flash::Sequence s = sequence_at(p, delta, batch);
+  const QueryWalk walk(p.shape, block0, kv_head);
+  if (threadIdx.x == 0) tiles.init(32);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    shrink_registers<40>();
+    if (threadIdx.x >= 32) return;
+    const int key_column = static_cast<int>(p.shape.heads + kv_head) * kDim;
+    const Side keys{&qkv, &qkv, key_column, key_column + static_cast<int>(p.shape.kv_heads) * kDim};
+    if (threadIdx.x == 0) copy_own<kDim>(tiles, keys, block0, batch);
+    for (int step = 0; step < walk.steps(); ++step) {
+      const int head = walk.head(step), query0 = walk.query(step);
+      wait(tiles.empty(step), T::parity(step) ^ 1);  // passes at once in the first round
+      if (threadIdx.x == 0)
+        copy_step<kDim>(tiles, Side{&qkv, &d_o, head * kDim, head * kDim}, step, query0, batch);
+      write_statistics<kDim>(tiles, s, step, head, query0);
+      arrive(tiles.full(step));
+      __syncwarp();
+    }
+  } else {
+    grow_registers<232>();
+    own_keys<kDim>(tiles, p, walk, s, block0);
+  }
+}
+
+template <int kDim>
+__device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
+                            const flash::Sequence& s, int block0, int steps) {
+  using T = PairTiles<kDim>;
+  const AttentionShape& shape = p.shape;
+  const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
+            query0 = block0 + thread / 32 * 16;
+  const int64_t head = blockIdx.x;
+  const float scale = shape.scale * flash::kLog2E;
+  float lse[2], delta[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = min(query0 + 8 * half + lane / 4, s.seq - 1);
+    lse[half] = s.lse[head * s.seq + row] * flash::kLog2E;
+    delta[half] = s.delta[head * s.seq + row];
+  }
+  StepScores weight = {}, ds = {};
+  StepWeights rounded;
+  float dq[kDim / 8][4] = {};
+  wait(tiles.own_full(), 0);
+  for (int step = 0; step < steps; ++step) {
+    wait(tiles.full(step), T::parity(step));
+    start_product<kDim>(weight, tiles.own(consumer, 0), tiles.other(step, 0));
+    start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
+    wait_products<1>();
+    hold(weight);
+    const int key0 = step * kStep;
+    const bool masked = s.document || key0 + kStep - 1 > query0;
+#pragma unroll
+    for (int j = 0; j < kStep / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int query = query0 + i / 2 * 8 + lane / 4, key = key0 + 8 * j + lane % 4 * 2 + i % 2;
+        float w = power_of_two(weight[j][i] * scale - lse[i / 2]);
+        if (masked && !flash::visible(query, key, s.seq, s.document)) w = 0;
+        weight[j][i] = w;
+      }
+    }
+    wait_products<0>();
+    hold(ds);
+#pragma unroll
+    for (int j = 0; j < kStep / 8; ++j) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) ds[j][i] = weight[j][i] * (ds[j][i] - delta[i / 2]);
+    }
+    round_step(rounded, ds);
+    start_sum<kDim>(dq, rounded, tiles.other(step, 0));
+    wait_products<0>();
+    hold(dq);
+    if (thread % 128 == 0) arrive(tiles.empty(step));
+  }
+  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + head * kDim;
+  store_gradient<kDim>(out, shape.row(), dq, query0, s.seq, shape.scale);
+}
+
+template <int kDim>
+__global__ void __launch_bounds__(kPairThreads, 1)
+    query_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
+                          const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
+  using T = PairTiles<kDim>;
+  const T tiles{dynamic_shared()};
+  const AttentionShape& shape = p.shape;
+  const int head = blockIdx.x, batch = blockIdx.y, block0 = (gridDim.z - 1 - blockIdx.z) * kPairRows;
+  const flash::Sequence s = sequence_at(p, delta, batch);
+  const int steps = (min(block0 + kPairRows, s.seq) + kStep - 1) / kStep;
+  if (threadIdx.x == 0) tiles.init(0);
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    shrink_registers<40>();
+    if (threadIdx.x != 0) return;
+    const int heads = static_cast<int>(shape.heads), kv_heads = static_cast<int>(shape.kv_heads),
+              key_column = (heads + head / (heads / kv_heads)) * kDim;
+    copy_own<kDim>(tiles, Side{&qkv, &d_o, head * kDim, head * kDim}, block0, batch);
+    for (int step = 0; step < steps; ++step) {
+      wait(tiles.empty(step), T::parity(step) ^ 1);  // passes at once in the first round
+      copy_step<kDim>(tiles, Side{&qkv, &qkv, key_column, key_column + kv_heads * kDim}, step, step * kStep,
+                      batch);
+    }
+  } else {
+    grow_registers<232>();
+    own_queries<kDim>(tiles, p, s, block0, steps);
+  }
+}
+
+template <int kDim>
+void launch_attention(const AttentionBackward<BF16>& p, const float* delta, cudaStream_t stream) {
+  using T = PairTiles<kDim>;
+  const AttentionShape& s = p.shape;
+  const CUtensorMap qkv = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
+                    d_o = tensor_map(p.d_o, s.heads * s.head_dim, s.seq, s.batch, 64);
+  const unsigned blocks = (s.seq + kPairRows - 1) / kPairRows;
+  launch_kernel(key_gradient_kernel<kDim>, dim3(s.kv_heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
+                stream, p, delta, qkv, d_o);
+  launch_kernel(query_gradient_kernel<kDim>, dim3(s.heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
+                stream, p, delta, qkv, d_o);
+}
+
+}  // namespace switchyard::kernels::hopper

@@ -142,7 +142,9 @@ void TrainingJob::announce() {
   write_file(directory_.env(), environment_json(config_, mesh_.world.size()));
   int64_t parameters = 0;
   for (const Parameter& p : store_->parameters()) {
-    parameters += p.spec.shape.numel() * (p.spec.placement == Placement::kExpert ? mesh_.ep.size() : 1);
+    const Shape& shape = p.spec.shape;  // of experts: those of this rank
+    const bool experts = p.spec.placement == Placement::kExpert;
+    parameters += experts ? shape.numel() / shape[0] * config_.model.moe->num_experts : shape.numel();
   }
   say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data", config_.name,
                   static_cast<double>(parameters) / 1e6, config_.model.num_layers, name_of(config_.device),

@@ -57,6 +57,12 @@ GGUF_CASES = {
     "qwen2moe": CASES["qwen2_moe"],
     "glm4moe": ("glm4_moe", dict(CASES["glm4_moe"][1], n_group=1, topk_group=1)),
     "qwen3": CASES["qwen3"],
+    "llama (Mixtral odd)": CASES["mixtral odd"],
+    "llama (dense odd)": CASES["llama odd"],
+    "qwen3moe (tied)": ("qwen3_moe", dict(CASES["qwen3_moe"][1], tie_word_embeddings=True)),
+    "qwen2moe (tied)": ("qwen2_moe", dict(CASES["qwen2_moe"][1], tie_word_embeddings=True)),
+    "glm4moe (plain)": CASES["glm4_moe plain"],
+    "qwen3 (odd)": CASES["qwen3 odd"],
 }
 
 

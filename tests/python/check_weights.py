@@ -13,6 +13,7 @@ from common import Table, pathlib, random_tokens, run, write_tokens
 from models import CASES, EAGER, make_model
 
 LOGITS = 1e-4
+UPCYCLED = ("qwen3", "llama odd")
 
 
 def logits_of(model, sequences):
@@ -53,6 +54,14 @@ def difference(a, b):
     return ""
 
 
+def rounding(exact, narrow):
+    """Where bfloat16 tensors are not the nearest to the exact ones; empty where nowhere."""
+    if exact.keys() != narrow.keys():
+        return f"names: {sorted(exact.keys() ^ narrow.keys())[:3]}"
+    wrong = [name for name, tensor in exact.items() if not torch.equal(tensor.to(narrow[name].dtype), narrow[name])]
+    return f"rounding: {wrong[:3]}" if wrong else ""
+
+
 def load_strictly(folder):
     """(model, what transformers complains of)"""
     model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **EAGER)
@@ -82,7 +91,10 @@ def check(table, name, case, folder):
     error = worst(score(folder / "checkpoint", sequences, folder), logits_of(model, sequences))
     run("export", folder / "checkpoint", "--format", "hf", "--dtype", "f32", "--out", folder / "back")
     round_trip = difference(tensors_of(folder / "hf"), tensors_of(folder / "back"))
+    run("export", folder / "checkpoint", "--format", "hf", "--dtype", "bf16", "--out", folder / "narrow")
+    round_trip = round_trip or rounding(tensors_of(folder / "hf"), tensors_of(folder / "narrow"))
     back, complaints = load_strictly(folder / "back")
+    complaints = complaints or load_strictly(folder / "narrow")[1]
     complaints = complaints or difference(model.state_dict(), back.state_dict())
     trained, trained_complaints = train_and_export(folder / "checkpoint", vocab_size, folder)
     complaints = complaints or trained_complaints
@@ -90,9 +102,27 @@ def check(table, name, case, folder):
     table.row(name, error, round_trip or "same bits", complaints or "clean", trained, ok=ok)
 
 
+def check_upcycled(table, name, folder):
+    """A dense model becomes a mixture of its copies, which computes the same, here and in transformers."""
+    model = make_model(CASES[name])
+    model.save_pretrained(folder / "hf")
+    run("import", "--from", folder / "hf", "--to", folder / "mixture", "--upcycle", "num_experts=8,top_k=2")
+    sequences = [random_tokens(64, model.config.vocab_size)]
+    dense = logits_of(model, sequences)
+    error = worst(score(folder / "mixture", sequences, folder), dense)
+    run("export", folder / "mixture", "--format", "hf", "--dtype", "f32", "--out", folder / "back")
+    back, complaints = load_strictly(folder / "back")
+    again = worst(logits_of(back, sequences), dense)
+    ok = error < LOGITS and again < LOGITS and not complaints
+    table.row(f"{name}, upcycled to {back.config.model_type}", error, "", complaints or "clean", again, ok=ok)
+
+
 if __name__ == "__main__":
     table = Table("model", "logits", "round trip", "loading", "logits of a trained export")
     for name in sys.argv[1:] or CASES:
         with table.guard(name), tempfile.TemporaryDirectory() as folder:
             check(table, name, CASES[name], pathlib.Path(folder))
+    for name in [n for n in sys.argv[1:] or UPCYCLED if n in UPCYCLED]:
+        with table.guard(name), tempfile.TemporaryDirectory() as folder:
+            check_upcycled(table, name, pathlib.Path(folder))
     table.finish()

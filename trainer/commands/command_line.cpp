@@ -122,7 +122,13 @@ CLI::App* add_import(CLI::App& app, ImportArgs& args) {
   command->add_option("--to", args.to, "The checkpoint's directory, which must not exist")
       ->required()
       ->type_name("CHECKPOINT");
-  command->footer("Example:\n  switchyard import --from OLMoE-1B-7B --to olmoe");
+  command
+      ->add_option("--upcycle", args.upcycle,
+                   "A dense model becomes a mixture of copies of itself: num_experts=8,top_k=2")
+      ->type_name("TEXT");
+  command->footer(
+      "Examples:\n  switchyard import --from OLMoE-1B-7B --to olmoe\n"
+      "  switchyard import --from Qwen3-0.6B --to mixture --upcycle num_experts=8,top_k=2");
   return command;
 }
 

@@ -6,7 +6,9 @@
 namespace switchyard {
 
 int run_import(const ImportArgs& args) {
-  import_hf(args.from, args.to);
+  std::optional<UpcycleOptions> upcycle;
+  if (!args.upcycle.empty()) upcycle = parse_upcycle(args.upcycle);
+  import_hf(args.from, args.to, upcycle);
   fmt::print("{} imported to {}\n", args.from, args.to);
   return 0;
 }

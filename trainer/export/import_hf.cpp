@@ -1,5 +1,8 @@
 #include "trainer/export/import_hf.h"
 
+#include <set>
+
+#include "core/random.h"
 #include "trainer/checkpoint/store.h"
 #include "trainer/config.h"
 #include "trainer/export/hf_config.h"
@@ -10,9 +13,9 @@
 namespace switchyard {
 namespace {
 
-// The tensor on disk as the checkpoint will hold it.
-TensorSource source_of(const HfFolder& folder, Arch arch, const TensorSpec& spec) {
-  const std::string name = hf_name(arch, spec.name);
+// The tensor on disk that `twin` names, as the checkpoint will hold it.
+TensorSource source_of(const HfFolder& folder, Arch arch, const TensorSpec& spec, const std::string& twin) {
+  const std::string name = hf_name(arch, twin);
   const auto found = folder.tensors().find(name);
   if (found == folder.tensors().end())
     fail(Fault::kData, folder.listing().string(), ": tensor ", shown(name), " is missing");
@@ -30,32 +33,48 @@ TensorSource source_of(const HfFolder& folder, Arch arch, const TensorSpec& spec
       }};
 }
 
-void refuse_unknown(const HfFolder& folder, Arch arch, const std::vector<TensorSource>& known) {
-  std::map<std::string, bool> names;
-  for (const TensorSource& tensor : known) names[hf_name(arch, tensor.name)] = true;
+// A router that no file has: as at the start of a training run with seed 1.
+TensorSource new_router(const TensorSpec& spec, double stddev) {
+  return {.name = spec.name, .dtype = FileDType::kF32, .shape = spec.shape, .produce = [=](const Emit& emit) {
+            const Tensor values = Tensor::empty({spec.shape[0], spec.shape[1]}, DType::kF32, Device::kCpu);
+            fill_normal(values, key_of(1, spec.name), stddev);
+            emit(values.raw(), static_cast<size_t>(values.bytes()));
+          }};
+}
+
+// Every tensor of the folder must be one that config.json asks for.
+void refuse_unknown(const HfFolder& folder, const HfModel& model) {
+  std::set<std::string> known;
+  for_each_tensor(model.options,
+                  [&](const TensorSpec& spec) { known.insert(hf_name(model.arch, spec.name)); });
   for (const auto& [name, entry] : folder.tensors())
-    if (!names.contains(name))
+    if (!known.contains(name))
       fail(Fault::kData, entry.file->path().string(), ": tensor ", shown(name), " is unknown to ",
-           info_of(arch).model_type, " as config.json describes it");
+           info_of(model.arch).model_type, " as config.json describes it");
 }
 
 }  // namespace
 
-void import_hf(const fs::path& from, const fs::path& to) {
+void import_hf(const fs::path& from, const fs::path& to, const std::optional<UpcycleOptions>& upcycle) {
   check_output(to);
   std::error_code ignored;
   if (!fs::is_directory(from, ignored)) fail(Fault::kData, from.string(), ": no such directory");
   const HfModel model = read_hf_config(from / "config.json");
+  const ModelOptions options = upcycle ? upcycled(model.options, *upcycle) : model.options;
+  check_model(options, from.string());
   const HfFolder folder(from);
   std::vector<TensorSource> tensors;
-  for_each_tensor(model.options,
-                  [&](const TensorSpec& spec) { tensors.push_back(source_of(folder, model.arch, spec)); });
-  if (tensors.size() != folder.tensors().size()) refuse_unknown(folder, model.arch, tensors);
+  for_each_tensor(options, [&](const TensorSpec& spec) {
+    if (upcycle && is_router(spec.name))
+      tensors.push_back(new_router(spec, options.initializer_range));
+    else
+      tensors.push_back(source_of(folder, model.arch, spec, upcycle ? dense_twin(spec.name) : spec.name));
+  });
+  refuse_unknown(folder, model);
 
   CheckpointWriter writer(to, 0);
   const std::string shards[] = {writer.write_shard("weights", std::move(tensors))};
-  writer.finish(shards,
-                {{kModelText, model_to_text(model.options)}, {kSourceText, model.source.dump(2) + "\n"}});
+  writer.finish(shards, {{kModelText, model_to_text(options)}, {kSourceText, model.source.dump(2) + "\n"}});
 }
 
 }  // namespace switchyard

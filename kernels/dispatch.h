@@ -28,6 +28,17 @@ struct SortByExpert {
 void run(Cpu, const SortByExpert&);
 void run(Cuda, const SortByExpert&);
 
+// What PROBS compares: the weight rounded to 16 significant bits. Tokens that are mathematically equal (a run of one token at
+// the start of a sequence) differ by rounding alone; which of them stays must not hang on the order of a sum somewhere.
+template <class A>
+SWITCHYARD_HOST_DEVICE A compared_weight(A weight) {
+  using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
+  constexpr int kCut = sizeof(A) == 8 ? 53 - 16 : 24 - 16;
+  if (weight != weight) return weight;
+  const Bits bits = std::bit_cast<Bits>(weight);
+  return std::bit_cast<A>(static_cast<Bits>((bits + (Bits{1} << (kCut - 1))) >> kCut << kCut));
+}
+
 // Every expert keeps at most `capacity` pairs; the others' expert becomes -1.
 template <class A>
 struct DropOverCapacity {

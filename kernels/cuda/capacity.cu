@@ -32,7 +32,7 @@ __device__ Key<A> key_of(const DropOverCapacity<A>& a, int32_t pair) {
   const int64_t token = pair / a.top_k, choice = pair % a.top_k;
   const auto later = static_cast<uint32_t>(choice * a.tokens + token);
   Key<A> key = 0;
-  if (a.policy == DropPolicy::kProbs) key = ordered(a.weight[pair]);
+  if (a.policy == DropPolicy::kProbs) key = ordered(compared_weight(a.weight[pair]));
   return key << 32 | ~later;
 }
 

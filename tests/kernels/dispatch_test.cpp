@@ -68,6 +68,12 @@ TEST(Drop, ProbsKeepsTheHighestWeights) {
             (Experts{0, -1, 0, 0}));
 }
 
+TEST(Drop, RoundingDoesNotDecide) {
+  const float w = 0.3f, above = std::nextafter(w, 1.0f);
+  EXPECT_EQ(drop<float>({0, 0, 0}, {w, above, w}, 1, 1, 2, DropPolicy::kProbs), (Experts{0, 0, -1}));
+  EXPECT_EQ(drop<float>({0, 0, 0}, {w, w, above}, 1, 1, 2, DropPolicy::kProbs), (Experts{0, 0, -1}));
+}
+
 TEST(Drop, NoTokens) { EXPECT_TRUE(drop<float>({}, {}, 2, 4, 1, DropPolicy::kProbs).empty()); }
 
 struct Sorted {

@@ -93,8 +93,8 @@ TEST_F(Launch, WithoutWordsOnNodesThereIsOne) {
   expect_launch(with({{"PMI_SIZE", "3"}, {"PMI_RANK", "2"}}), "mpiexec", 3, 2, 3, 2);
 }
 
-TEST_F(Launch, IgnoresWhatIsNoRank) {
-  expect_launch(with({{"WORLD_SIZE", "4"}, {"RANK", "four"}}), "none", 1, 0, 1, 0);
+TEST_F(Launch, SeveralProcessesWithoutAPlaceAreNoJobOfOne) {
+  expect_launch(with({{"WORLD_SIZE", "4"}, {"RANK", "four"}}), "torchrun", 4, 0, 4, 0);
 }
 
 TEST_F(Launch, WorldOfOneNeedsNoMpi) {

@@ -1,18 +1,15 @@
 #include "trainer/job/job.h"
 
 #include <fmt/format.h>
-#include <omp.h>
-
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "core/device/stream.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/job/generation.h"
 #include "trainer/job/plan.h"
+#include "trainer/job/threads.h"
 #include "trainer/together.h"
 
 namespace switchyard {
@@ -65,12 +62,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
 TrainingJob::~TrainingJob() = default;
 
 void TrainingJob::choose_device() const {
-  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-  if (config_.threads > 0) {
-    omp_set_num_threads(static_cast<int>(config_.threads));
-  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
-    omp_set_num_threads(static_cast<int>(std::max<int64_t>(1, cores / options_.local_size)));
-  }
+  choose_threads(config_.threads, options_.local_size);
   if (config_.device == Device::kCuda) use_cuda_device(options_.local_rank, options_.local_size);
 }
 

@@ -1,0 +1,114 @@
+// bench_steps CONFIG: training steps of a config, made when they are asked for, so that another program's
+// steps can be timed in turn with ours in one run (benchmarks/against_torch).
+//
+// stdin of rank 0: a line with a number of steps; stdout: one JSON object per line with their seconds, losses
+// and what the steps took from the system. Ends with stdin. The config's data, layout, precision and
+// train.init_from are used; nothing is written.
+#include <sys/resource.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/device/memory.h"
+#include "trainer/checkpoint/model_state.h"
+#include "trainer/checkpoint/runs.h"
+#include "trainer/config.h"
+#include "trainer/job/step.h"
+#include "trainer/job/threads.h"
+
+namespace switchyard::bench {
+
+namespace {
+
+class Steps {
+ public:
+  Steps(const Config& config, const Group& world)
+      : config_(config),
+        mesh_(make_mesh(world, static_cast<int>(config.parallel.expert), config.device)),
+        model_(store_, config.model, compute_dtype(config.precision), mesh_.ep),
+        file_(TokenFile::open(config.data.train)),
+        order_(file_, {.sequence_length = config.train.sequence_length,
+                       .shuffle = config.data.shuffle,
+                       .seed = config.seed}) {
+    const bool fresh = config.train.init_from.empty();
+    store_.materialize(config.device, config.seed, true, fresh);
+    if (!fresh) {
+      CheckpointReader reader(config.train.init_from);
+      load_weights(reader, store_);
+    }
+    stepper_.emplace(config_, model_, store_, mesh_);
+  }
+
+  nlohmann::ordered_json run(int steps) {
+    const long faults = page_faults(), system = memory_stats(config_.device).system_allocations;
+    std::vector<double> seconds, losses, exchange;
+    int64_t peak = 0;
+    for (int i = 0; i < steps; ++i) {
+      const int64_t step = ++step_;
+      const StepMetrics m = stepper_->run(step, [&](int64_t micro_batch) {
+        const MicroBatchPlan& plan = stepper_->plan();
+        return order_.batch(plan.first_sample(step, micro_batch), plan.micro_batch);
+      });
+      seconds.push_back(m.step_seconds);
+      losses.push_back(m.loss);
+      exchange.push_back(m.exchange_seconds);
+      peak = m.peak_memory_bytes;
+    }
+    return {{"seconds", seconds},
+            {"losses", losses},
+            {"exchange_seconds", exchange},
+            {"peak_memory_bytes", peak},
+            {"page_faults", page_faults() - faults},
+            {"system_allocations", memory_stats(config_.device).system_allocations - system}};
+  }
+
+ private:
+  static long page_faults() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+  }
+
+  Config config_;
+  Mesh mesh_;
+  ParameterStore store_;
+  Transformer model_;
+  TokenFile file_;
+  Sampler order_;
+  std::optional<TrainStep> stepper_;
+  int64_t step_ = 0;
+};
+
+void serve(const Config& config, const Group& world) {
+  Steps steps(config, world);
+  while (true) {
+    int64_t count = 0;
+    if (world->rank() == 0 && !(std::cin >> count)) count = 0;
+    world->broadcast(&count, 1, DType::kI64, 0);
+    if (count <= 0) return;
+    const nlohmann::ordered_json line = steps.run(static_cast<int>(count));
+    if (world->rank() == 0) std::cout << line.dump() << std::endl;
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::bench
+
+int main(int argc, char** argv) {
+  using namespace switchyard;
+  try {
+    if (argc < 2) fail(Fault::kUsage, "usage: bench_steps CONFIG [PATH=VALUE]...");
+    const Config config = load_config(argv[1], {argv + 2, argv + argc}, {});
+    const LaunchInfo launch = launch_info();
+    Group world = make_world({.timeout_seconds = 3600});
+    choose_threads(config.threads, launch.local_size);
+    bench::serve(config, world);
+    world.reset();
+    finalize_world(0, 0);
+    return 0;
+  } catch (const Error& error) {
+    std::cerr << error.what() << "\n";
+    return error.exit_code();
+  }
+}

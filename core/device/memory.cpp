@@ -1,49 +1,64 @@
 #include "core/device/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
-#include <bit>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <vector>
 
+#include "core/device/arena.h"
 #include "core/device/cuda_api.h"
 #include "kernels/check.h"
+
+// AddressSanitizer's, null without it: a tensor's end and its death are then seen.
+extern "C" void __asan_poison_memory_region(const volatile void*, size_t) __attribute__((weak));
+extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t) __attribute__((weak));
 
 namespace switchyard {
 
 namespace {
 
 constexpr int64_t kAlignment = 256;
+constexpr int64_t kPage = 2 << 20;
 
-// Steps of an eighth of a power of two: at most 12.5 % is lost, and few classes exist.
-int64_t size_class(int64_t bytes) {
-  if (bytes <= 8 * kAlignment) return std::max<int64_t>(1, (bytes + kAlignment - 1) / kAlignment) * kAlignment;
-  const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes - 1))) / 8;
-  return (bytes + step - 1) / step * step;
+int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
+// What is taken from the system at a time. A CPU gives pages when they are written, so that a long segment
+// costs nothing; a GPU gives it whole.
+int64_t segment_bytes(Device device, int64_t reserved) {
+  if (device == Device::kCuda) return std::clamp<int64_t>(reserved / 8, 8 * kPage, 256 * kPage);
+  return std::clamp<int64_t>(reserved / 2, 128 * kPage, 1024 * kPage);
 }
 
 class CachingAllocator {
  public:
-  explicit CachingAllocator(Device device) : device_(device) {}
+  explicit CachingAllocator(Device device)
+      : device_(device), like_(device == Device::kMeta ? Device::kCpu : device) {}
 
   Block allocate(int64_t bytes) {
     CHECK(bytes >= 0 && bytes < (int64_t{1} << 56), "bytes: ", bytes);
     void* pool = device_ == Device::kCuda ? cuda_api::current_stream() : nullptr;
-    const int64_t rounded = size_class(bytes);
+    const int64_t rounded = round_up(std::max<int64_t>(bytes, 1), kAlignment) + (guarded() ? kAlignment : 0);
     std::lock_guard lock(mutex_);
-    Block block = take_from_pool(pool, rounded);
-    if (block.data == nullptr) block.data = take_from_system(rounded);
-    stats_.in_use += block.bytes;
+    Arena& arena = pools_[pool];
+    char* data = arena.take(rounded);
+    if (data == nullptr) {
+      add_segment(arena, rounded);
+      data = arena.take(rounded);
+    }
+    if (guarded()) __asan_unpoison_memory_region(data, bytes);
+    stats_.in_use += rounded;
     stats_.peak = std::max(stats_.peak, stats_.in_use);
-    return block;
+    stats_.peak_held = std::max(stats_.peak_held, held());
+    return {data, rounded, device_, pool};
   }
 
   void release(const Block& block) noexcept {
     std::lock_guard lock(mutex_);
     stats_.in_use -= block.bytes;
-    free_[{block.pool, block.bytes}].push_back(block.data);
+    if (guarded()) __asan_poison_memory_region(block.data, block.bytes);
+    pools_.find(block.pool)->second.give(static_cast<char*>(block.data));
   }
 
   MemoryStats stats() {
@@ -54,72 +69,81 @@ class CachingAllocator {
   void reset_peak() {
     std::lock_guard lock(mutex_);
     stats_.peak = stats_.in_use;
-    stats_.peak_reserved = stats_.reserved;
+    stats_.peak_held = held();
   }
 
   void release_cached() {
     std::lock_guard lock(mutex_);
-    drop_free_blocks();
+    drop_free_segments();
+  }
+
+  void imitate(Device device) {
+    std::lock_guard lock(mutex_);
+    like_ = device;
   }
 
  private:
-  // The smallest free block that fits and is at most twice as long: experts' row counts change from step to step, and
-  // with exact fits alone every class they touch would keep blocks of its own.
-  Block take_from_pool(void* pool, int64_t bytes) {
-    Block block{nullptr, bytes, device_, pool};
-    for (auto it = free_.lower_bound({pool, bytes}); it != free_.end(); ++it) {
-      const auto& [owner, size] = it->first;
-      if (owner != pool || size > 2 * bytes) break;
-      if (it->second.empty()) continue;
-      block.data = it->second.back();
-      block.bytes = size;
-      it->second.pop_back();
-      break;
-    }
-    return block;
+  bool guarded() const { return device_ == Device::kCpu && __asan_poison_memory_region != nullptr; }
+
+  int64_t held() const {
+    if (like_ == Device::kCuda) return stats_.reserved;
+    int64_t touched = 0;
+    for (const auto& [pool, arena] : pools_) touched += arena.touched();
+    return touched;
   }
 
-  void* take_from_system(int64_t bytes) {
-    void* data = system_allocate(bytes);
+  // Room for `bytes` and more; for no more where the system refuses that.
+  void add_segment(Arena& arena, int64_t bytes) {
+    int64_t whole = round_up(std::max(bytes, segment_bytes(like_, stats_.reserved)), kPage);
+    char* data = system_allocate(whole);
     if (data == nullptr) {
-      drop_free_blocks();
-      data = system_allocate(bytes);
+      whole = round_up(bytes, kPage);
+      data = system_allocate(whole);
+    }
+    if (data == nullptr) {
+      drop_free_segments();
+      data = system_allocate(whole);
     }
     if (data == nullptr) {
       fail(Fault::kResource, "out of ", name_of(device_), " memory: ", bytes >> 20, " MiB asked for, ",
            stats_.in_use >> 20, " MiB in use, ", stats_.reserved >> 20, " MiB reserved");
     }
-    stats_.reserved += bytes;
-    stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
+    if (guarded()) __asan_poison_memory_region(data, whole);
+    arena.add({data, whole});
+    stats_.reserved += whole;
     ++stats_.system_allocations;
-    return data;
   }
 
-  void* system_allocate(int64_t bytes) {
+  char* system_allocate(int64_t bytes) {
     switch (device_) {
-      case Device::kCpu: return std::aligned_alloc(kAlignment, bytes);
-      case Device::kCuda: return cuda_api::allocate(bytes);
-      case Device::kMeta: return reinterpret_cast<void*>(next_fake_ += bytes);
+      case Device::kCpu: {
+        void* data =
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return data == MAP_FAILED ? nullptr : static_cast<char*>(data);
+      }
+      case Device::kCuda: return static_cast<char*>(cuda_api::allocate(bytes));
+      case Device::kMeta: return reinterpret_cast<char*>((next_fake_ += bytes) - bytes);
     }
     return nullptr;
   }
 
-  void drop_free_blocks() {
-    for (auto& [key, blocks] : free_) {
-      for (void* data : blocks) {
-        if (device_ == Device::kCpu) std::free(data);
-        if (device_ == Device::kCuda) cuda_api::release(data);
-        stats_.reserved -= key.second;
+  void drop_free_segments() {
+    for (auto& [pool, arena] : pools_) {
+      for (const Arena::Segment& segment : arena.drop_free()) {
+        if (guarded()) __asan_unpoison_memory_region(segment.data, segment.bytes);
+        if (device_ == Device::kCpu) munmap(segment.data, segment.bytes);
+        if (device_ == Device::kCuda) cuda_api::release(segment.data);
+        stats_.reserved -= segment.bytes;
       }
-      blocks.clear();
     }
   }
 
   Device device_;
+  Device like_;  // whose ways memory is taken in
   std::mutex mutex_;
-  std::map<std::pair<void*, int64_t>, std::vector<void*>> free_;
+  std::map<void*, Arena> pools_;
   MemoryStats stats_;
-  int64_t next_fake_ = kAlignment;
+  int64_t next_fake_ = kPage;
 };
 
 // One allocator a device for the whole process: memory is a property of the machine, not of a job. Never
@@ -138,6 +162,7 @@ void release(const Block& block) noexcept { allocator(block.device).release(bloc
 MemoryStats memory_stats(Device device) { return allocator(device).stats(); }
 void reset_peak(Device device) { allocator(device).reset_peak(); }
 void release_cached(Device device) { allocator(device).release_cached(); }
+void imitate(Device device) { allocator(Device::kMeta).imitate(device); }
 
 void copy_bytes(void* dst, Device dst_device, const void* src, Device src_device, int64_t bytes) {
   if (bytes == 0 || dst_device == Device::kMeta || src_device == Device::kMeta) return;

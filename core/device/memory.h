@@ -1,7 +1,7 @@
 // Memory of each device through one caching allocator: a fresh page costs 40 times a warm one, and a CUDA
-// allocation synchronises. Sizes are rounded up to classes (steps of an eighth of a power of two); a freed block serves
-// the next request of its class. On CUDA a block returns to the pool of the stream it was allocated on, so reuse is
-// ordered by that stream.
+// allocation synchronises. Blocks are cut from long segments and join again when freed (core/device/arena.h): experts' row
+// counts change from step to step, and blocks kept by size would pile up. On CUDA a block returns to the pool of the
+// stream it was allocated on, so reuse is ordered by that stream.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace switchyard {
 
 struct Block {
   void* data = nullptr;  // 256-byte aligned; on kMeta a fake address that must not be read
-  int64_t bytes = 0;     // of the class
+  int64_t bytes = 0;     // handed out: rounded up to the alignment
   Device device = Device::kCpu;
   void* pool = nullptr;  // CUDA: the stream
 };
@@ -24,14 +24,16 @@ void release(const Block& block) noexcept;
 struct MemoryStats {
   int64_t in_use = 0;              // bytes handed out
   int64_t peak = 0;                // of in_use, since the last reset
-  int64_t reserved = 0;            // bytes taken from the system
-  int64_t peak_reserved = 0;       // since the last reset
-  int64_t system_allocations = 0;  // requests that reached the system, ever
+  int64_t reserved = 0;            // bytes of the segments
+  int64_t peak_held = 0;           // most that the process held, since the last reset: of a CPU pages, of a GPU segments
+  int64_t system_allocations = 0;  // segments, ever
 };
 MemoryStats memory_stats(Device device);
 void reset_peak(Device device);
-// Gives cached blocks back to the system.
+// Gives segments without a block in use back to the system.
 void release_cached(Device device);
+// kMeta counts from now on as this device does. For plans.
+void imitate(Device device);
 
 // Copies on the calling thread's stream; returns when the destination (if host memory) may be read and the source reused.
 // kMeta on either side: nothing happens.

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "parallel/comm/planned.h"
 #include "trainer/job/step.h"
@@ -21,9 +22,11 @@ Axis planned_axis(int size, const char* name) {
 }
 
 // What a running rank is measured to need beside its tensors and the memory of a process that only plans: code that was
-// not yet run and the stacks of threads; with more than one rank MPI, and the scratch memory of the sums.
+// not yet run, the stacks of threads, and oneDNN's copies of what it multiplies; with more than one rank MPI and the
+// scratch memory of the sums. The copies, and what is on the heap, grow with the matrices up to a bound.
 constexpr int64_t kRunningBytes = 6 << 20;
 constexpr int64_t kMessagingBytes = 10 << 20;
+constexpr int64_t kMostCopies = 8 << 20;
 // Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more memory.
 constexpr int64_t kPlannedMicroBatches = 2;
 
@@ -93,8 +96,11 @@ Plan make_plan(Config config, int64_t world) {
   const int64_t planned = std::min(micro_batches, kPlannedMicroBatches);
   config.train.global_batch_size = planned * round;
   const int ep = static_cast<int>(config.parallel.expert), ranks = static_cast<int>(world);
+  release_cached(Device::kMeta);
+  reset_peak(Device::kMeta);
+  const Device device = std::exchange(config.device, Device::kMeta);
+  imitate(device);
   const Mesh mesh{planned_axis(ranks, "world"), planned_axis(ep, "ep"), planned_axis(ranks / ep, "edp")};
-  config.device = Device::kMeta;
 
   ParameterStore store;
   const Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);
@@ -108,7 +114,8 @@ Plan make_plan(Config config, int64_t world) {
   TrainStep step(config, model, store, mesh);
   const StepMetrics metrics = step.run(1, [&](int64_t) { return blank_batch(config.train); });
   plan.activations = std::max<int64_t>(
-      0, memory_stats(Device::kMeta).peak_reserved - plan.weights - plan.gradients - plan.optimizer);
+      0, memory_stats(Device::kMeta).peak_held - plan.weights - plan.gradients - plan.optimizer);
+  if (device == Device::kCpu) plan.program += std::min(kMostCopies, plan.activations / 16);
   plan.exchange = model.meter().bytes / planned * micro_batches;
   plan.gradient_reduction = metrics.gradient_bytes;
   return plan;

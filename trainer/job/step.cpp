@@ -15,7 +15,7 @@ namespace switchyard {
 DType compute_dtype(Precision precision) { return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
 
 int64_t peak_memory_bytes(Device device) {
-  if (device == Device::kCuda) return memory_stats(device).peak_reserved;
+  if (device == Device::kCuda) return memory_stats(device).peak_held;
   std::ifstream status("/proc/self/status");
   for (std::string word; status >> word;) {
     if (word == "VmHWM:") {

@@ -81,6 +81,17 @@ struct Engine {
     return v;
   }
 
+  // What the graph needs of an input: all of a leaf; of a result its place and shape. The values that backward() needs
+  // are those that closures save; any other is free as soon as the forward pass has done with it.
+  static Vars edges(Vars inputs) {
+    for (Var& input : inputs) {
+      if (!input.defined() || input.is_leaf()) continue;
+      Var edge = result(input.value().outline(), input.state_->node, input.state_->output);
+      input = std::move(edge);
+    }
+    return inputs;
+  }
+
   static Node* node_of(const Var& v) { return v.state_ ? v.state_->node.get() : nullptr; }
 
   // All nodes that `root` depends on, newest first.
@@ -233,7 +244,7 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
     return results;
   }
   auto node = std::make_shared<Node>(
-      Node{name, t_next_order++, std::move(inputs), std::move(backward), {}, std::vector<Node::Slot>(ys.size())});
+      Node{name, t_next_order++, Engine::edges(std::move(inputs)), std::move(backward), {}, std::vector<Node::Slot>(ys.size())});
   for (size_t i = 0; i < ys.size(); ++i) results.push_back(Engine::result(std::move(ys[i]), node, i));
   return results;
 }

@@ -52,6 +52,12 @@ void* Tensor::raw() const {
   return static_cast<char*>(storage_->block.data) + offset_;
 }
 
+Tensor Tensor::outline() const {
+  Tensor t = *this;
+  t.storage_.reset();
+  return t;
+}
+
 Tensor Tensor::view(Shape shape) const {
   CHECK(shape.numel() == numel(), to_string(shape_), " seen as ", to_string(shape));
   Tensor t = *this;

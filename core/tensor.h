@@ -65,6 +65,7 @@ class Tensor {
     return defined() ? data<T>() : nullptr;
   }
 
+  Tensor outline() const;                               // shape, dtype and device alone; undefined
   Tensor view(Shape shape) const;                       // same elements
   Tensor slice(int64_t offset, Shape shape) const;      // a run of elements from `offset`
   Tensor rows(int64_t begin, int64_t count) const;      // of dim 0

@@ -28,12 +28,12 @@ Tensor cut(const Tensor& x, int64_t begin, int64_t count) {
 }  // namespace
 
 Var columns(const Var& x, int64_t begin, int64_t count) {
-  const Tensor xv = x.value();
-  return record("columns", cut(xv, begin, count), {x}, [=](const Tensor& dy) -> Tensors {
-    const Tensor dx = Tensor::zeros(xv.shape(), xv.dtype(), xv.device());
-    copy_columns(dx, begin, dy, 0, count);
-    return {dx};
-  });
+  return record("columns", cut(x.value(), begin, count), {x},
+                [begin, count, shape = x.shape()](const Tensor& dy) -> Tensors {
+                  const Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device());
+                  copy_columns(dx, begin, dy, 0, count);
+                  return {dx};
+                });
 }
 
 Var join_columns(const Vars& parts) {

@@ -1,6 +1,7 @@
 #include "parallel/expert/dispatcher.h"
 
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "core/launch.h"
@@ -49,13 +50,15 @@ void expert_order(const std::vector<int64_t>& received, int64_t experts, int ran
 
 }  // namespace
 
-Dispatcher::Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label)
+Dispatcher::Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label,
+                       double planned_load)
     : ep_(std::move(ep)),
       experts_(experts),
       begin_(first_expert(experts, ep_.size(), ep_.rank())),
       end_(first_expert(experts, ep_.size(), ep_.rank() + 1)),
       meter_(std::move(meter)),
-      label_(std::move(label)) {}
+      label_(std::move(label)),
+      planned_load_(planned_load) {}
 
 std::vector<int64_t> Dispatcher::host_counts(const SortedPairs& pairs) const {
   if (pairs.counts.device() != Device::kMeta) return pairs.counts.to_vector<int64_t>();
@@ -92,7 +95,9 @@ void Dispatcher::exchange_counts(const std::vector<int64_t>& counts, Dispatched&
     d.send[r] = std::accumulate(counts.begin() + begin, counts.begin() + end, int64_t{0});
   }
   if (d.rows.device() == Device::kMeta) {
-    for (int64_t i = 0; i < ranks * local; ++i) received[i] = counts[begin_ + i % local];
+    for (int64_t i = 0; i < ranks * local; ++i) {
+      received[i] = std::llround(std::ceil(static_cast<double>(counts[begin_ + i % local]) * planned_load_));
+    }
   } else {
     const Stopwatch watch(*meter_);
     const CommLabel scope(label_ + " counts");

@@ -31,8 +31,9 @@ struct Dispatched {
 
 class Dispatcher {
  public:
-  // `label` names the layer in messages about a peer that hangs.
-  Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label);
+  // `label` names the layer in messages about a peer that hangs. `planned_load`: rows that reach a rank, relative to an even
+  // load, which a plan on the meta device reckons with.
+  Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label, double planned_load = 1);
 
   int64_t local_experts() const { return end_ - begin_; }
   int64_t first_local_expert() const { return begin_; }
@@ -51,6 +52,7 @@ class Dispatcher {
   int64_t experts_, begin_, end_;
   std::shared_ptr<ExchangeMeter> meter_;
   std::string label_;
+  double planned_load_;
 };
 
 }  // namespace switchyard

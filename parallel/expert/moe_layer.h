@@ -33,6 +33,7 @@ struct MoeLayerSpec {
   DType dtype;                 // of activations and expert weights
   double router_stddev, expert_stddev, dense_stddev;
   std::string prefix;          // "model.layers.3.mlp."
+  int64_t moe_layers = 1;      // of the model: what plans assume of the loads
 };
 
 class MoeLayer {

@@ -18,6 +18,8 @@ Var add_table(ParameterStore& store, const std::string& name, int64_t rows, int6
 }
 
 MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
+  int64_t moe_layers = 0;
+  for (int64_t i = 0; i < o.num_layers; ++i) moe_layers += o.is_moe(i);
   const double small = o.initializer_range * o.expert_initializer_scale;
   return {.layer = layer,
           .hidden = o.hidden_size,
@@ -26,7 +28,8 @@ MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
           .router_stddev = small,
           .expert_stddev = small,
           .dense_stddev = o.initializer_range,
-          .prefix = layer_prefix(layer) + "mlp."};
+          .prefix = layer_prefix(layer) + "mlp.",
+          .moe_layers = moe_layers};
 }
 
 }  // namespace

@@ -8,9 +8,13 @@ namespace switchyard {
 namespace {
 
 nlohmann::ordered_json description(const TokenFile& file) {
-  nlohmann::ordered_json json = {
-      {"kind", "tokens"},        {"prefix", file.prefix()},       {"type", name_of(file.type())},
-      {"tokens", file.tokens()}, {"documents", file.documents()}, {"max_token", file.max_token()}};
+  nlohmann::ordered_json json = {{"kind", "tokens"},
+                                 {"prefix", file.prefix()},
+                                 {"format", name_of(file.format())},
+                                 {"type", name_of(file.type())},
+                                 {"tokens", file.tokens()},
+                                 {"documents", file.documents()},
+                                 {"max_token", file.max_token()}};
   if (file.sidecar()) {
     const Sidecar& sidecar = *file.sidecar();
     json["vocab_size"] = sidecar.vocab_size;

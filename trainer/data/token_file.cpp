@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "kernels/check.h"
+#include "trainer/data/bare_tokens.h"
 
 namespace switchyard {
 namespace {
@@ -25,27 +26,16 @@ T load(std::string_view bytes, int64_t at) {
   return value;
 }
 
-// f(T{}) with the C++ type of the tokens.
-template <class F>
-auto visit(TokenType type, F&& f) {
-  switch (type) {
-    case TokenType::kU8: return f(uint8_t{});
-    case TokenType::kI8: return f(int8_t{});
-    case TokenType::kI16: return f(int16_t{});
-    case TokenType::kI32: return f(int32_t{});
-    case TokenType::kI64: return f(int64_t{});
-    case TokenType::kU16: return f(uint16_t{});
-  }
-  check_failed(__FILE__, __LINE__, "a known token type");
+std::string strip_ending(const std::string& prefix) {
+  const fs::path path(prefix);
+  if (path.extension() != ".bin" && path.extension() != ".idx") return prefix;
+  if (fs::exists(prefix + ".idx")) return prefix;
+  return (path.parent_path() / path.stem()).string();
 }
 
-bool is_token_type(uint8_t code) { return (code >= 1 && code <= 5) || code == 8; }
-
-std::string strip_ending(const std::string& prefix) {
-  const std::filesystem::path path(prefix);
-  if (path.extension() != ".bin" && path.extension() != ".idx") return prefix;
-  if (std::filesystem::exists(prefix + ".idx")) return prefix;
-  return (path.parent_path() / path.stem()).string();
+// A .bin that is named itself and has no index.
+bool is_bare(const std::string& path, const std::string& prefix) {
+  return fs::path(path).extension() == ".bin" && !fs::exists(prefix + ".idx") && fs::exists(path);
 }
 
 // As unsigned, so that a negative id is larger than every vocabulary; the compiler vectorises this loop.
@@ -61,29 +51,13 @@ uint64_t largest(const T* tokens, int64_t count) {
 
 }  // namespace
 
-int64_t size_of(TokenType type) {
-  return visit(type, [](auto token) { return static_cast<int64_t>(sizeof(token)); });
-}
-
-const char* name_of(TokenType type) {
-  switch (type) {
-    case TokenType::kU8: return "u8";
-    case TokenType::kI8: return "i8";
-    case TokenType::kI16: return "i16";
-    case TokenType::kI32: return "i32";
-    case TokenType::kI64: return "i64";
-    case TokenType::kU16: return "u16";
-  }
-  return "unknown";
-}
-
-TokenType token_type_for(int64_t vocab_size) {
-  return vocab_size < 65500 ? TokenType::kU16 : TokenType::kI32;
-}
-
 TokenFile TokenFile::open(const std::string& prefix) {
   TokenFile file;
   file.prefix_ = strip_ending(prefix);
+  if (is_bare(prefix, file.prefix_)) {
+    file.take_bare();
+    return file;
+  }
   file.idx_file_ = std::make_unique<MappedFile>(file.prefix_ + ".idx");
   file.bin_file_ = std::make_unique<MappedFile>(file.prefix_ + ".bin");
   file.idx_ = file.idx_file_->bytes();
@@ -91,6 +65,21 @@ TokenFile TokenFile::open(const std::string& prefix) {
   file.parse_index();
   file.read_sidecar();
   return file;
+}
+
+bool TokenFile::exists(const std::string& prefix) {
+  const std::string stripped = strip_ending(prefix);
+  return fs::exists(stripped + ".idx") || is_bare(prefix, stripped);
+}
+
+void TokenFile::take_bare() {
+  bin_file_ = std::make_unique<MappedFile>(prefix_ + ".bin");
+  const BareTokens bare = parse_bare_tokens(prefix_ + ".bin", bin_file_->bytes());
+  format_ = bare.format;
+  type_ = bare.type;
+  bin_ = bare.bytes;
+  tokens_ = std::ssize(bin_) / size_of(type_);
+  sequences_ = documents_ = 1;
 }
 
 int64_t TokenFile::load_int64(int64_t at) const { return load<int64_t>(idx_, at); }
@@ -104,7 +93,7 @@ void TokenFile::parse_index() {
   const auto version = load<uint64_t>(idx_, kMagicBytes);
   if (version != 1) fail(Fault::kData, path, ": version ", version, " at byte 9, 1 expected");
   const auto code = load<uint8_t>(idx_, 17);
-  if (!is_token_type(code))
+  if (!is_megatron_code(code))
     fail(Fault::kData, path, ": token type ", int{code}, " at byte 17 is no integer type");
   type_ = static_cast<TokenType>(code);
 
@@ -171,7 +160,7 @@ void TokenFile::check_documents() const {
 
 void TokenFile::read_sidecar() {
   const std::string path = prefix_ + ".json";
-  if (!std::filesystem::exists(path)) return;
+  if (!fs::exists(path)) return;
   sidecar_ = parse_sidecar(path, read_file(path));
   if (sidecar_->tokens != tokens_ || sidecar_->documents != documents_) {
     fail(Fault::kData, path, ": describes ", sidecar_->tokens, " tokens in ", sidecar_->documents,
@@ -195,6 +184,7 @@ void TokenFile::read(int64_t begin, int64_t count, int32_t* out) const {
 
 int64_t TokenFile::document_begin(int64_t document) const {
   CHECK(document >= 0 && document <= documents_, document);
+  if (format_ != TokenFormat::kMegatron) return document == 0 ? 0 : tokens_;
   const int64_t sequence = load_int64(bounds_at_ + document * 8);
   return sequence == sequences_ ? tokens_ : load_int64(offsets_at_ + sequence * 8) / size_of(type_);
 }

@@ -1,5 +1,5 @@
 // A tokenised data set: Megatron's PREFIX.bin (tokens) and PREFIX.idx (documents), and our PREFIX.json beside
-// them.
+// them; or a .bin of llm.c or nanoGPT, which is one document without an index (bare_tokens.h).
 //
 //   .idx, little-endian and unaligned:  "MMIDIDX\0\0" | u64 version 1 | u8 type | u64 sequences | u64 bounds
 //   |
@@ -19,22 +19,19 @@
 
 #include "trainer/checkpoint/files.h"
 #include "trainer/data/sidecar.h"
+#include "trainer/data/token_type.h"
 
 namespace switchyard {
 
-// Megatron's codes.
-enum class TokenType : uint8_t { kU8 = 1, kI8 = 2, kI16 = 3, kI32 = 4, kI64 = 5, kU16 = 8 };
-
-int64_t size_of(TokenType type);
-const char* name_of(TokenType type);
-TokenType token_type_for(int64_t vocab_size);  // u16 below 65500 tokens, else i32, as Megatron chooses
-
 class TokenFile {
  public:
-  // `prefix` may carry the ending .bin or .idx. Fault::kData where a file is missing or damaged.
+  // `prefix` may carry the ending .bin or .idx. Where it names a .bin without an .idx beside it, that file is
+  // read alone, as llm.c's or nanoGPT's. Fault::kData where a file is missing or damaged.
   static TokenFile open(const std::string& prefix);
+  static bool exists(const std::string& prefix);  // whether there is something to open
 
   const std::string& prefix() const { return prefix_; }
+  TokenFormat format() const { return format_; }
   TokenType type() const { return type_; }
   int64_t tokens() const { return tokens_; }
   int64_t sequences() const { return sequences_; }
@@ -57,6 +54,7 @@ class TokenFile {
   uint64_t fingerprint() const;
 
  private:
+  void take_bare();
   void parse_index();
   void check_sequences(int64_t lengths_at) const;
   void check_documents() const;
@@ -65,7 +63,8 @@ class TokenFile {
 
   std::string prefix_;
   std::unique_ptr<const MappedFile> bin_file_, idx_file_;
-  std::string_view bin_, idx_;  // their bytes
+  std::string_view bin_, idx_;  // the tokens' and the index's bytes
+  TokenFormat format_ = TokenFormat::kMegatron;
   TokenType type_ = TokenType::kU16;
   int64_t tokens_ = 0, sequences_ = 0, documents_ = 0;
   int64_t offsets_at_ = 0, bounds_at_ = 0;  // bytes into idx_

@@ -14,6 +14,7 @@
 #include "core/optim/options.h"
 #include "kernels/check.h"
 #include "parallel/comm/make.h"
+#include "trainer/data/options.h"
 #include "trainer/model/options.h"
 
 namespace switchyard {
@@ -35,11 +36,6 @@ struct TrainOptions {
   int64_t micro_batch_size = 1;    // in sequences
   int64_t sequence_length = 256;   // in tokens
   std::string init_from;           // a checkpoint whose weights start step 1; empty: random
-};
-
-struct DataOptions {
-  std::string train, validation;  // prefixes of .bin and .idx; empty: none
-  bool shuffle = true;
 };
 
 struct EvalOptions {
@@ -101,7 +97,7 @@ void adopt_model(Config&, const ModelOptions& checkpoint);
 
 // The launcher's part: EP degree and batch sizes against the number of ranks.
 void check_world(const Config&, int64_t world);
-// Training needs data.train, and data.validation if it evaluates.
+// Training needs data.train or data.blend, and data.validation if it evaluates.
 void check_data(const Config&);
 // Values of a model against each other and absurd sizes; vocab_size may still be 0. `where` starts the
 // message.

@@ -62,6 +62,14 @@ const std::vector<BadConfig> kBad = {
     {"model { moe { balance: [NONE, AUX] } }", "1:25", "NONE must stand alone"},
     {"model { moe { jitter_eps: 1 } }", "1:27", "below 1"},
     {"model { moe { capacity_factor: -1 } }", "1:32", "at least 0"},
+    {"data { blend { path: 'a' weight: 0 } }", "1:34", "data.blend[0].weight is 0; it must be above 0"},
+    {"data {\n blend { path: 'a' }\n blend { path: 'b' weight: nan } }", "3:28",
+     "data.blend[1].weight is nan"},
+    {"data { blend { path: 'a' weight: inf } }", "1:34", "not a finite number"},
+    {"data { blend { path: 'a' }\nblend { weight: 2 } }", "2:7", "data.blend[1].path is missing"},
+    {"data { blend: [{ path: 'a', weight: 1 },\n { path: 'b', weight: -1 }] }", "2:23",
+     "data.blend[1].weight"},
+    {"data { blend { file: 'a' } }", "1:16", "data.blend has no field \"file\"; its fields: path, weight"},
     {"model {", "1:8", "the end of the text"},
     {"model { } }", "1:11", ""},
     {"train steps: 3", "1:7", ""},
@@ -134,6 +142,9 @@ TEST(ConfigErrors, BetweenFieldsNameTheFields) {
       {{"parallel.expert=9"}, "parallel.expert (9) exceeds model.moe.num_experts (8)"},
       {{"sample.every_steps=1"}, "needs sample.prompts"},
       {{"model.vocab_size=67108864", "model.hidden_size=1048576", "model.num_layers=16384"}, "absurdly many"},
+      {{"data.train=x", "data.blend={path: 'y'}"}, "data.blend stands in place of data.train (x)"},
+      {{"data.blend.path=x"}, "blend is a list; set it whole"},
+      {{"data.blend=[{path: 'x', weight: 0}]"}, "data.blend[0].weight is 0"},
       {{"train.sequence_length=1000000000000"}, "train.sequence_length (1000000000000) is absurdly large"},
       {{"train.steps=1000000000000000", "train.sequence_length=1000000"}, "are absurdly many"},
   };
@@ -144,6 +155,11 @@ TEST(ConfigErrors, BetweenFieldsOfTheFileAlsoCarryAPosition) {
   EXPECT_EQ(first_line(config_error("model { hidden_size: 64 num_layers: 2 num_attention_heads: 4\n"
                                     "moe { num_experts: 8 top_k: 9 moe_intermediate_size: 32 } }")),
             "f.txtpb:2:29: model.moe.top_k (9) exceeds model.moe.num_experts (8)");
+}
+
+TEST(ConfigErrors, ABlendBesideTrainIsRefusedAtTheBlend) {
+  EXPECT_EQ(first_line(config_error(std::string(kModel) + "data { train: 'x'\n blend { path: 'y' } }")),
+            "f.txtpb:3:8: data.blend stands in place of data.train (x); give one of the two");
 }
 
 TEST(ConfigErrors, MissingFieldsAreNamed) {

@@ -7,6 +7,25 @@
 namespace switchyard {
 namespace {
 
+TEST(Config, BlendsAreListsOfDataSets) {
+  const Config config = parse_after_model("data { blend { path: 'a' weight: 0.7 } blend { path: 'b' } }");
+  ASSERT_EQ(config.data.sets().size(), 2U);
+  EXPECT_EQ(config.data.sets()[0].path, "a");
+  EXPECT_EQ(config.data.sets()[0].weight, 0.7);
+  EXPECT_EQ(config.data.sets()[1].weight, 1);
+  const Config again = parse_config(resolved_text(config), "r.txtpb");
+  EXPECT_EQ(again.data.sets()[1].path, "b");
+}
+
+TEST(Config, BlendsCanBeSetAndAppendedTo) {
+  const Config config = parse_after_model(
+      "data { train: 'x' }", {"data.train=", "data.blend=[{path: 'a, b', weight: 2}, {path: 'c'}]",
+                              "data.blend+={path: 'd' weight: 3}"});
+  ASSERT_EQ(config.data.sets().size(), 3U);
+  EXPECT_EQ(config.data.sets()[0].path, "a, b");
+  EXPECT_EQ(config.data.sets()[2].weight, 3);
+}
+
 TEST(Config, LeftOutFieldsHaveTheirDefaults) {
   const Config config = parse(kModel);
   EXPECT_EQ(config.model.num_key_value_heads, 4);

@@ -1,13 +1,19 @@
 #include "trainer/job/plan.h"
 
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
 #include "trainer/checkpoint/runs.h"
 #include "trainer/commands/commands.h"
-#include "trainer/data/token_file.h"
+#include "trainer/data/training_data.h"
 
 namespace switchyard {
+namespace {
+
+// A plan can be made before the data are.
+bool is_there(const DataSetOptions& set) { return TokenFile::exists(set.path); }
+
+}  // namespace
 
 int run_plan(const PlanArgs& args) {
   Config config = load_config(args.config, args.sets, args.merges);
@@ -16,15 +22,15 @@ int run_plan(const PlanArgs& args) {
     adopt_model(config, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
   }
   int64_t data_bytes = 0;
-  if (std::filesystem::exists(config.data.train + ".idx")) {
-    const TokenFile file = TokenFile::open(config.data.train);
-    if (config.model.vocab_size == 0) {
-      config.model.vocab_size = file.sidecar() ? file.sidecar()->vocab_size : file.max_token() + 1;
-    }
-    data_bytes = file.tokens() * size_of(file.type());
+  const std::vector<DataSetOptions> sets = config.data.sets();
+  if (!sets.empty() && std::all_of(sets.begin(), sets.end(), is_there)) {
+    const TrainingData data(sets);
+    if (config.model.vocab_size == 0) config.model.vocab_size = data.vocab_size();
+    data_bytes = data.bytes();
   }
   if (config.model.vocab_size == 0) {
-    fail(Fault::kUsage, "model.vocab_size is not set, and data.train (", config.data.train, ") is not there to tell");
+    fail(Fault::kUsage, "model.vocab_size is not set, and the data (", sets.empty() ? "none" : sets[0].path,
+         ") are not there to tell");
   }
   check_model(config.model, "model");
   Plan plan = make_plan(config, args.world);

@@ -28,6 +28,10 @@ void check_values(const Source& source) {
   config::read(source.root(), scratch, [&](const std::string& path, int index, const std::string& message) {
     source.fail_field(path, index, message);
   });
+  for (size_t i = 0; i < scratch.data.blend.size(); ++i) {
+    const std::string set = concat("data.blend[", i, "]");
+    if (scratch.data.blend[i].path.empty()) source.fail_field(set, 0, set + ".path is missing");
+  }
 }
 
 // At the field in the source that had the last word on it, else by the config's name.
@@ -164,8 +168,9 @@ void check_world(const Config& config, int64_t world) {
 }
 
 void check_data(const Config& config) {
-  if (config.data.train.empty())
-    fail(Fault::kUsage, "data.train is missing: the prefix of a .bin and .idx file");
+  if (config.data.sets().empty()) {
+    fail(Fault::kUsage, "data.train is missing: the prefix of a .bin and .idx file (or data.blend: several)");
+  }
   if (config.eval.every_steps > 0 && config.data.validation.empty()) {
     fail(Fault::kUsage, "eval.every_steps (", config.eval.every_steps, ") needs data.validation");
   }

@@ -154,6 +154,8 @@ std::optional<Conflict> find_conflict(const Config& config) {
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "
             "absurdly many",
             t.steps, t.global_batch_size, t.sequence_length);
+  c.require(config.data.blend.empty() || config.data.train.empty(), "data.blend",
+            "data.blend stands in place of data.train ({}); give one of the two", config.data.train);
   c.require(config.sample.every_steps == 0 || !config.sample.prompts.empty(), "sample.every_steps",
             "sample.every_steps ({}) needs sample.prompts", config.sample.every_steps);
   return std::move(c).result();

@@ -123,6 +123,10 @@ void each_job_field(Visitor& v, Options& c) {
     in("train", o.train, kFree);
     in("validation", o.validation, kFree);
     in("shuffle", o.shuffle, kFree);
+    in.list("blend", o.blend, [](auto& inner, auto& set) {
+      inner("path", set.path, kFree);
+      inner("weight", set.weight, above_zero(1e12));
+    });
   });
   v.group("eval", c.eval, [](auto& in, auto& o) {
     in("every_steps", o.every_steps, kCount);

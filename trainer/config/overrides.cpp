@@ -30,11 +30,12 @@ std::string_view trim(std::string_view text) {
   return text;
 }
 
-// "a, 'b, c', d" at the commas outside quotes.
+// "a, 'b, c', {d, e}" at the commas outside quotes and braces.
 std::vector<std::string_view> split_list(std::string_view text) {
   std::vector<std::string_view> items;
   if (trim(text).empty()) return items;
   size_t start = 0;
+  int depth = 0;
   char quote = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     if (quote && text[i] == '\\')
@@ -43,7 +44,9 @@ std::vector<std::string_view> split_list(std::string_view text) {
       quote = text[i] == quote ? 0 : quote;
     else if (text[i] == '"' || text[i] == '\'')
       quote = text[i];
-    else if (text[i] == ',') {
+    else if (text[i] == '{' || text[i] == '}')
+      depth += text[i] == '{' ? 1 : -1;
+    else if (text[i] == ',' && depth == 0) {
       items.push_back(trim(text.substr(start, i - start)));
       start = i + 1;
     }
@@ -74,6 +77,8 @@ Place walk(pb::Message& root, std::string_view path, const std::string& where) {
     }
     if (dot == std::string_view::npos) return {message, field};
     if (!field->message_type()) fail(Fault::kUsage, where, ": ", name, " is a value; it has no fields");
+    if (field->is_repeated())
+      fail(Fault::kUsage, where, ": ", name, " is a list; set it whole: ", name, "=[{..}, {..}]");
     message = message->GetReflection()->MutableMessage(message, field);
     path.remove_prefix(dot + 1);
   }

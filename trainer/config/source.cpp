@@ -4,6 +4,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
+#include <charconv>
 #include <utility>
 
 #include "trainer/config/excerpt.h"
@@ -41,19 +42,42 @@ std::pair<std::string_view, std::string_view> split_first(std::string_view path)
   return {path.substr(0, dot), path.substr(dot + 1)};
 }
 
+// "blend[2]" is element 2 of the list; without an index the first.
+std::pair<std::string, int> split_index(std::string_view step) {
+  const size_t bracket = step.find('[');
+  int index = 0;
+  if (bracket != std::string_view::npos) {
+    std::from_chars(step.data() + bracket + 1, step.data() + step.size(), index);
+  }
+  return {std::string(step.substr(0, bracket)), index};
+}
+
+// The token after the element of a list that starts at `token`: its comma, or the list's end.
+std::vector<Token>::const_iterator skip_element(std::vector<Token>::const_iterator token,
+                                                std::vector<Token>::const_iterator end) {
+  for (int depth = 0; token != end; ++token) {
+    if (depth == 0 && (token->text == "," || token->text == "]")) break;
+    depth += token->text == "{" || token->text == "<";
+    depth -= token->text == "}" || token->text == ">";
+  }
+  return token;
+}
+
 }  // namespace
 
 bool has_field(const pb::Message& root, std::string_view path) {
   const pb::Message* message = &root;
   while (true) {
-    const auto [name, rest] = split_first(path);
-    const pb::FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(std::string(name));
+    const auto [step, rest] = split_first(path);
+    const auto [name, index] = split_index(step);
+    const pb::FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(name);
     if (!field) return false;
     const pb::Reflection* reflection = message->GetReflection();
-    const bool present = field->is_repeated() ? reflection->FieldSize(*message, field) > 0
+    const bool present = field->is_repeated() ? reflection->FieldSize(*message, field) > index
                                               : reflection->HasField(*message, field);
     if (!present || rest.empty()) return present;
-    message = &reflection->GetMessage(*message, field);
+    message = field->is_repeated() ? &reflection->GetRepeatedMessage(*message, field, index)
+                                   : &reflection->GetMessage(*message, field);
     path = rest;
   }
 }
@@ -131,14 +155,17 @@ const Token* Source::token_before(Position at) const {
 std::optional<Position> Source::find(std::string_view path, int index) const {
   const pb::TextFormat::ParseInfoTree* tree = &tree_;
   const pb::Descriptor* type = root_->GetDescriptor();
-  auto [name, rest] = split_first(path);
-  for (; !rest.empty(); std::tie(name, rest) = split_first(rest)) {
-    const pb::FieldDescriptor* outer = type->FindFieldByName(std::string(name));
-    tree = tree->GetTreeForNested(outer, -1);
+  auto [step, rest] = split_first(path);
+  for (; !rest.empty(); std::tie(step, rest) = split_first(rest)) {
+    const auto [outer_name, element] = split_index(step);
+    const pb::FieldDescriptor* outer = type->FindFieldByName(outer_name);
+    tree = tree->GetTreeForNested(outer, outer->is_repeated() ? element : -1);
     if (!tree) return std::nullopt;
     type = outer->message_type();
   }
-  const pb::FieldDescriptor* field = type->FindFieldByName(std::string(name));
+  const auto [name, own_index] = split_index(step);
+  if (own_index > 0) index = own_index;
+  const pb::FieldDescriptor* field = type->FindFieldByName(name);
   for (int statement = 0, element = 0;; ++statement) {
     const auto start = tree->GetLocation(field, field->is_repeated() ? statement : -1);
     if (start.line < 0) return std::nullopt;
@@ -157,7 +184,7 @@ std::optional<Position> Source::find(std::string_view path, int index) const {
     for (; token != tokens_.end(); ++token) {
       if (list && token->text == "]") break;
       if (element == index) return Position{token->line, token->column};
-      while (list && token != tokens_.end() && token->text != "," && token->text != "]") ++token;
+      if (list) token = skip_element(token, tokens_.end());
       ++element;
       if (!list || token == tokens_.end() || token->text == "]") break;
     }

@@ -159,6 +159,18 @@ struct Reader {
   }
 
   template <class T, class Visit>
+  void list(const char* name, std::vector<T>& member, const Visit& visit) {
+    const pb::FieldDescriptor* field = field_of(message, name);
+    const int size = message.GetReflection()->FieldSize(message, field);
+    if (size > 0) member.assign(size, T{});
+    for (int i = 0; i < size; ++i) {
+      Reader inner{message.GetReflection()->GetRepeatedMessage(message, field, i),
+                   fmt::format("{}{}[{}].", prefix, name, i), bad};
+      visit(inner, member[i]);
+    }
+  }
+
+  template <class T, class Visit>
   void group(const char* name, std::optional<T>& member, const Visit& visit) {
     if (!message.GetReflection()->HasField(message, field_of(message, name))) return;
     if (!member) member.emplace();
@@ -189,6 +201,14 @@ struct Writer {
   void group(const char* name, const T& member, const Visit& visit) {
     Writer inner{*message.GetReflection()->MutableMessage(&message, field_of(message, name))};
     visit(inner, member);
+  }
+
+  template <class T, class Visit>
+  void list(const char* name, const std::vector<T>& member, const Visit& visit) {
+    for (const T& element : member) {
+      Writer inner{*message.GetReflection()->AddMessage(&message, field_of(message, name))};
+      visit(inner, element);
+    }
   }
 
   template <class T, class Visit>

@@ -90,13 +90,14 @@ void Sampler::fill_documents(int64_t begin, int64_t length, int32_t* out) const 
   }
 }
 
+void Sampler::fill_sample(uint64_t counter, int64_t row, Batch& batch) const {
+  const auto length = static_cast<uint64_t>(options_.sequence_length);
+  fill(multiply_mod(sample_of(counter), length, file_.tokens()), options_.sequence_length, row, batch);
+}
+
 Batch Sampler::batch(uint64_t counter, int64_t count) const {
   Batch batch = make_batch(count);
-  for (int64_t row = 0; row < count; ++row) {
-    const uint64_t sample = sample_of(counter + static_cast<uint64_t>(row));
-    const auto length = static_cast<uint64_t>(options_.sequence_length);
-    fill(multiply_mod(sample, length, file_.tokens()), options_.sequence_length, row, batch);
-  }
+  for (int64_t row = 0; row < count; ++row) fill_sample(counter + static_cast<uint64_t>(row), row, batch);
   return batch;
 }
 

@@ -55,6 +55,9 @@ class Sampler {
 
   // Samples counter .. counter + count - 1 in the order of training.
   Batch batch(uint64_t counter, int64_t count) const;
+  // The same sample by sample: a batch of `count` rows to fill, and row `row` of one.
+  Batch make_batch(int64_t count) const;
+  void fill_sample(uint64_t counter, int64_t row, Batch& batch) const;
 
   // Once through the data set: every token but the first is a target exactly once. evaluation_samples()
   // samples in file order; what the last one lacks, and rows past it, are token 0 without a target.
@@ -62,7 +65,6 @@ class Sampler {
   Batch evaluation_batch(int64_t first, int64_t count) const;
 
  private:
-  Batch make_batch(int64_t count) const;
   void fill(int64_t begin, int64_t length, int64_t row, Batch& batch) const;
   void fill_documents(int64_t begin, int64_t length, int32_t* out) const;
 

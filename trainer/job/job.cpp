@@ -18,10 +18,6 @@ namespace {
 
 void warn(const std::string& message) { fmt::print(stderr, "switchyard: warning: {}\n", message); }
 
-int64_t vocabulary_of(const TokenFile& file) {
-  return file.sidecar() ? file.sidecar()->vocab_size : file.max_token() + 1;
-}
-
 }  // namespace
 
 TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
@@ -74,15 +70,15 @@ void TrainingJob::adopt_initial_model() {
 }
 
 void TrainingJob::open_data() {
-  train_file_.emplace(TokenFile::open(config_.data.train));
-  if (config_.model.vocab_size == 0) config_.model.vocab_size = vocabulary_of(*train_file_);
+  train_.emplace(config_.data.sets());
+  if (config_.model.vocab_size == 0) config_.model.vocab_size = train_->vocab_size();
   check_model(config_.model, "model");
-  train_file_->check_vocabulary(config_.model.vocab_size);
-  tokenizer_ = tokenizer_of(*train_file_);
-  train_.emplace(*train_file_, SamplerOptions{.sequence_length = config_.train.sequence_length,
-                                              .shuffle = config_.data.shuffle,
-                                              .seed = config_.seed,
-                                              .documents = config_.model.mask_documents});
+  train_->check_vocabulary(config_.model.vocab_size);
+  tokenizer_ = train_->tokenizer();
+  train_->start({.sequence_length = config_.train.sequence_length,
+                 .shuffle = config_.data.shuffle,
+                 .seed = config_.seed,
+                 .documents = config_.model.mask_documents});
   if (config_.data.validation.empty()) return;
   validation_file_.emplace(TokenFile::open(config_.data.validation));
   validation_file_->check_vocabulary(config_.model.vocab_size);
@@ -115,6 +111,16 @@ void TrainingJob::check_resumable(CheckpointReader& reader) {
   fail(Fault::kUsage, reader.directory().string(), ": cannot resume: ", list);
 }
 
+// Legal: a run may go on with more data, or other weights of a blend. The order is then that of the new data
+// from the step on which it goes on.
+void TrainingJob::warn_of_other_data(CheckpointReader& reader) const {
+  if (!is_root() || !reader.has_text("state.json")) return;
+  const auto state = nlohmann::json::parse(reader.text("state.json"), nullptr, false);
+  if (!state.is_object() || !state.contains("data_fingerprint")) return;
+  if (state["data_fingerprint"] == hex_of(train_->fingerprint())) return;
+  warn(reader.directory().string() + ": was trained on other data than this config names");
+}
+
 void TrainingJob::restore() {
   if (resume_from_) {
     CheckpointReader reader(*resume_from_);
@@ -122,6 +128,7 @@ void TrainingJob::restore() {
     load_weights(reader, *store_);
     load_moments(reader, *store_);
     step_ = saved_step_ = reader.step();
+    warn_of_other_data(reader);
   } else if (!config_.train.init_from.empty()) {
     CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn), Verify::kAll);
     load_weights(reader, *store_, MissingBuffers::kZero);
@@ -138,10 +145,14 @@ void TrainingJob::announce() {
     const bool experts = p.spec.placement == Placement::kExpert;
     parameters += experts ? shape.numel() / shape[0] * config_.model.moe->num_experts : shape.numel();
   }
-  say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data", config_.name,
-                  static_cast<double>(parameters) / 1e6, config_.model.num_layers, name_of(config_.device),
-                  mesh_.world.size(), mesh_.world.size() == 1 ? "" : "s", config_.parallel.expert,
-                  train_file_->tokens()));
+  say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data",
+                  config_.name, static_cast<double>(parameters) / 1e6, config_.model.num_layers,
+                  name_of(config_.device), mesh_.world.size(), mesh_.world.size() == 1 ? "" : "s",
+                  config_.parallel.expert, train_->tokens()));
+  for (size_t i = 0; train_->sets().size() > 1 && i < train_->sets().size(); ++i) {
+    const DataSetOptions& set = train_->sets()[i];
+    say(fmt::format("  data: weight {} of {}, {} tokens", set.weight, set.path, train_->file(i).tokens()));
+  }
   if (resume_from_) say(fmt::format("resuming after step {} from {}", step_, resume_from_->string()));
 }
 
@@ -150,9 +161,10 @@ void TrainingJob::run() {
   evaluate_if_missed();
   while (step_ < config_.train.steps && !stopping_) {
     const int64_t step = step_ + 1;
-    const StepMetrics metrics = stepper_->run(step, [&](int64_t micro_batch) {
+    StepMetrics metrics = stepper_->run(step, [&](int64_t micro_batch) {
       return train_->batch(plan.first_sample(step, micro_batch), plan.micro_batch);
     });
+    if (is_root() && train_->sets().size() > 1) metrics.data_tokens = data_tokens(step);
     step_ = step;
     after_step(metrics);
   }
@@ -162,6 +174,10 @@ void TrainingJob::run() {
   } else {
     say(fmt::format("done: step {}", step_));
   }
+}
+
+std::vector<int64_t> TrainingJob::data_tokens(int64_t step) {
+  return train_->tokens_of(static_cast<uint64_t>(step * config_.train.global_batch_size));
 }
 
 void TrainingJob::after_step(const StepMetrics& metrics) {
@@ -220,14 +236,15 @@ void TrainingJob::sample_now(int64_t step) {
 }
 
 std::string TrainingJob::state_json(int64_t step) const {
-  return nlohmann::ordered_json{{"step", step},
-                                {"samples", step * config_.train.global_batch_size},
-                                {"tokens", step * config_.train.global_batch_size * config_.train.sequence_length},
-                                {"seed", config_.seed},
-                                {"sequence_length", config_.train.sequence_length},
-                                {"data_fingerprint", fmt::format("{:016x}", train_file_->fingerprint())},
-                                {"world_size", mesh_.world.size()},
-                                {"expert_parallel", mesh_.ep.size()}}
+  return nlohmann::ordered_json{
+             {"step", step},
+             {"samples", step * config_.train.global_batch_size},
+             {"tokens", step * config_.train.global_batch_size * config_.train.sequence_length},
+             {"seed", config_.seed},
+             {"sequence_length", config_.train.sequence_length},
+             {"data_fingerprint", hex_of(train_->fingerprint())},
+             {"world_size", mesh_.world.size()},
+             {"expert_parallel", mesh_.ep.size()}}
              .dump(2) +
          "\n";
 }

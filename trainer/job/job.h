@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "trainer/data/training_data.h"
 #include "trainer/job/evaluation.h"
 #include "trainer/job/progress.h"
 #include "trainer/job/run_directory.h"
@@ -37,8 +38,10 @@ class TrainingJob {
   void check_resumable(CheckpointReader& reader);
   void build_model();
   void restore();
+  void warn_of_other_data(CheckpointReader& reader) const;
   void announce();
 
+  std::vector<int64_t> data_tokens(int64_t step);  // of each set of a blend, up to the step
   void after_step(const StepMetrics& metrics);
   bool due(int64_t every) const;
   void evaluate_if_missed();
@@ -56,9 +59,10 @@ class TrainingJob {
   JobOptions options_;
   Mesh mesh_;
   RunDirectory directory_;
-  std::optional<TokenFile> train_file_, validation_file_;
+  std::optional<TrainingData> train_;
+  std::optional<TokenFile> validation_file_;
   std::unique_ptr<Tokenizer> tokenizer_;  // null: unknown
-  std::optional<Sampler> train_, validation_;
+  std::optional<Sampler> validation_;
   std::optional<std::filesystem::path> resume_from_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Transformer> model_;

@@ -23,21 +23,22 @@ Json layer_json(const LayerLoad& load) {
 std::string to_json(const StepMetrics& m) {
   Json layers = Json::array();
   for (const LayerLoad& load : m.layers) layers.push_back(layer_json(load));
-  return Json{{"step", m.step},
-              {"loss", m.loss},
-              {"aux_loss", m.aux_loss},
-              {"z_loss", m.z_loss},
-              {"grad_norm", m.grad_norm},
-              {"lr", m.lr},
-              {"tokens", m.tokens},
-              {"tokens_per_second", m.tokens_per_second},
-              {"step_seconds", m.step_seconds},
-              {"exchange_seconds", m.exchange_seconds},
-              {"exchange_bytes", m.exchange_bytes},
-              {"gradient_bytes", m.gradient_bytes},
-              {"peak_memory_bytes", m.peak_memory_bytes},
-              {"layers", layers}}
-      .dump();
+  Json json{{"step", m.step},
+            {"loss", m.loss},
+            {"aux_loss", m.aux_loss},
+            {"z_loss", m.z_loss},
+            {"grad_norm", m.grad_norm},
+            {"lr", m.lr},
+            {"tokens", m.tokens},
+            {"tokens_per_second", m.tokens_per_second},
+            {"step_seconds", m.step_seconds},
+            {"exchange_seconds", m.exchange_seconds},
+            {"exchange_bytes", m.exchange_bytes},
+            {"gradient_bytes", m.gradient_bytes},
+            {"peak_memory_bytes", m.peak_memory_bytes},
+            {"layers", layers}};
+  if (!m.data_tokens.empty()) json["data_tokens"] = m.data_tokens;
+  return json.dump();
 }
 
 int64_t step_of_line(const std::string& line) {

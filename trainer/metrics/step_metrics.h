@@ -19,6 +19,7 @@ struct StepMetrics {
   double grad_norm = 0;          // before clipping
   double lr = 0;
   int64_t tokens = 0;            // target tokens since step 1
+  std::vector<int64_t> data_tokens;  // the same of each data set of a blend; empty: there is one data set
   double tokens_per_second = 0;
   double step_seconds = 0;
   double exchange_seconds = 0;   // mean over ranks

@@ -1,31 +1,40 @@
 #include "kernels/grouped_matmul.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/packed_gemm.h"
 #include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels {
 namespace {
 
-// One task is a block of one group's result, computed by one thread. The blocks depend on the row counts
-// alone, so the result has the same bits for every number of threads.
+// One task is a block of one group's result, computed by one thread.
 struct Task {
   int64_t group;
   int64_t first, last;  // rows of y, or rows of dW[group]
   int64_t cost;         // proportional to the operations
 };
 
-constexpr int64_t kRowBlock = 256;
+// Rows of a block. oneDNN's bits may depend on a product's size, so its blocks are the same for every number
+// of threads; the packed product's do not, and one thread packs a group's weights once.
+int64_t row_block(int64_t rows) {
+  constexpr int64_t kRowBlock = 256;
+  if (!prefer_packed_gemm(kRowBlock)) return kRowBlock;
+  const int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+  return threads == 1 ? rows : std::clamp<int64_t>(rows / (2 * threads), kRowBlock, 1024);
+}
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Cuts `rows` into equal blocks of at most kRowBlock, each a multiple of 16 but the last.
+// Cuts `rows` into equal blocks of at most row_block(), each a multiple of 16 but the last.
 void append_blocks(std::vector<Task>& tasks, int64_t group, int64_t begin, int64_t rows,
                    int64_t cost_of_row) {
   if (rows == 0) return;
-  const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  const int64_t most = row_block(rows), blocks = (rows + most - 1) / most;
   const int64_t step = round_up((rows + blocks - 1) / blocks, 16);
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t last = std::min(r + step, rows);

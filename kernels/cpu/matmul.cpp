@@ -1,9 +1,12 @@
 #include "kernels/matmul.h"
 
+#include <omp.h>
+
 #include <algorithm>
 
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/packed_gemm.h"
 #include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels {
@@ -22,60 +25,63 @@ void clear(const Matmul<T, C>& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c + i * p.ldc, p.n, C(0));
 }
 
-// A block of C is computed from float32 copies of blocks of A and B, so that bf16 costs little more than
-// float32. The blocks are fixed: the same bits for every number of threads.
-constexpr int64_t kBlockM = 256;
-constexpr int64_t kBlockN = 512;
-constexpr int64_t kBlockK = 512;
+// How C is cut into blocks: one or more a thread. Which block an element lies in does not change its bits
+// (kernels/cpu/packed_gemm.h).
+struct Cut {
+  int64_t rows, cols;  // of a block
+};
 
-// The float32 copy of x[row .. row+rows, col .. col+cols], or of the same block of x^T, stored as x is.
-const float* widened(Scratch<float>& scratch, const BF16* x, int64_t ld, bool transposed, int64_t row,
-                     int64_t col, int64_t rows, int64_t cols) {
-  if (transposed) {
-    std::swap(row, col);
-    std::swap(rows, cols);
+Cut cut_for_threads(int64_t m, int64_t n, int64_t max_rows, int64_t max_cols) {
+  constexpr int64_t kWorthAThread = 64 * 64;  // elements of C
+  const int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+  Cut cut{std::min(m, max_rows), std::min(n, max_cols)};
+  const auto blocks = [&] { return ((m + cut.rows - 1) / cut.rows) * ((n + cut.cols - 1) / cut.cols); };
+  while (blocks() < threads && cut.rows * cut.cols > kWorthAThread) {
+    int64_t& longer = cut.rows >= cut.cols ? cut.rows : cut.cols;
+    longer = (longer + 1) / 2;
   }
-  const int64_t copy_ld = padded_stride(cols);
-  float* copy = scratch.reserve(rows * copy_ld);
-  load_rows(copy, copy_ld, x + row * ld + col, ld, rows, cols);
-  return copy;
+  return cut;
 }
 
-template <class C>
-void widened_block(const Matmul<BF16, C>& p, int64_t i, int64_t j) {
-  thread_local Scratch<float> a_scratch, b_scratch, c_scratch;
-  const int64_t m = std::min(kBlockM, p.m - i), n = std::min(kBlockN, p.n - j);
-  C* target = p.c + i * p.ldc + j;
-  float* c = nullptr;
-  if constexpr (std::is_same_v<C, float>)
-    c = target;
-  else
-    c = c_scratch.reserve(m * n);
-  const int64_t ldc = std::is_same_v<C, float> ? p.ldc : n;
-  const bool add_first = std::is_same_v<C, float> && p.accumulate;
-  for (int64_t l = 0; l < p.k; l += kBlockK) {
-    const int64_t k = std::min(kBlockK, p.k - l);
-    gemm(Matmul<float, float>{.c = c,
-                              .a = widened(a_scratch, p.a, p.lda, p.transpose_a, i, l, m, k),
-                              .b = widened(b_scratch, p.b, p.ldb, p.transpose_b, l, j, k, n),
-                              .m = m,
-                              .n = n,
-                              .k = k,
-                              .transpose_a = p.transpose_a,
-                              .transpose_b = p.transpose_b,
-                              .accumulate = l > 0 || add_first,
-                              .lda = padded_stride(p.transpose_a ? m : k),
-                              .ldb = padded_stride(p.transpose_b ? k : n),
-                              .ldc = ldc});
-  }
-  if constexpr (!std::is_same_v<C, float>) store_rows(target, p.ldc, c, n, m, n, 1.0f, p.accumulate);
+// C[i.., j..] (+)= its rows of op(A) times its columns of op(B)
+template <class T, class C>
+Matmul<T, C> block_of(Matmul<T, C> p, Cut cut, int64_t i, int64_t j) {
+  p.a += p.transpose_a ? i : i * p.lda;
+  p.b += p.transpose_b ? j * p.ldb : j;
+  p.c += i * p.ldc + j;
+  p.m = std::min(cut.rows, p.m - i);
+  p.n = std::min(cut.cols, p.n - j);
+  return p;
 }
 
-template <class C>
-void widened_matmul(const Matmul<BF16, C>& p) {
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (int64_t i = 0; i < p.m; i += kBlockM)
-    for (int64_t j = 0; j < p.n; j += kBlockN) widened_block(p, i, j);
+void multiply_block(const Matmul<float, float>& p) { packed_gemm(p); }
+void multiply_block(const Matmul<BF16, float>& p) { packed_gemm(p); }
+
+void multiply_block(const Matmul<BF16, BF16>& p) {
+  thread_local Scratch<float> scratch;
+  float* const c = scratch.reserve(p.m * p.n);
+  packed_gemm(Matmul<BF16, float>{.c = c,
+                                  .a = p.a,
+                                  .b = p.b,
+                                  .m = p.m,
+                                  .n = p.n,
+                                  .k = p.k,
+                                  .transpose_a = p.transpose_a,
+                                  .transpose_b = p.transpose_b,
+                                  .lda = p.lda,
+                                  .ldb = p.ldb,
+                                  .ldc = p.n});
+  store_rows(p.c, p.ldc, c, p.n, p.m, p.n, 1.0f, p.accumulate);
+}
+
+template <class T, class C>
+void packed_matmul(const Matmul<T, C>& p) {
+  // Sums of a bf16 result wait in float32 for the last of them: as much as the second-level cache and a bit.
+  const Cut cut =
+      std::is_same_v<C, BF16> ? cut_for_threads(p.m, p.n, 384, 1024) : cut_for_threads(p.m, p.n, p.m, p.n);
+#pragma omp parallel for collapse(2) schedule(dynamic) if (cut.rows < p.m || cut.cols < p.n)
+  for (int64_t i = 0; i < p.m; i += cut.rows)
+    for (int64_t j = 0; j < p.n; j += cut.cols) multiply_block(block_of(p, cut, i, j));
 }
 
 void rows_in_parallel(const Matmul<double, double>& p) {
@@ -102,12 +108,10 @@ void run(Cpu, const Matmul<T, C>& args) {
   }
   if constexpr (std::is_same_v<T, double>)
     rows_in_parallel(p);
-  else if constexpr (std::is_same_v<T, float>)
-    gemm(p);
-  else if (has_bf16_gemm())
+  else if (std::is_same_v<T, float> ? !prefer_packed_gemm(p.m) : has_bf16_gemm())
     gemm(p);
   else
-    widened_matmul(p);
+    packed_matmul(p);
 }
 
 template void run(Cpu, const Matmul<float, float>&);

@@ -17,6 +17,11 @@ struct Var::State {
   std::shared_ptr<Node> node;  // null: a leaf
   size_t output = 0;           // which result of the node
   Tensor grad;                 // leaves
+  bool grad_forgotten = false;
+
+  void settle_grad() {
+    if (std::exchange(grad_forgotten, false)) grad.zero();
+  }
   std::function<void()> hook;  // leaves
 };
 
@@ -157,7 +162,9 @@ struct Engine {
 
   void leaf_done(const Var& leaf) {
     // Inside recompute() the outer pass, which knows all uses, calls the hook.
-    if (--pending_[leaf.state_.get()] == 0 && leaf.state_->hook && !t_recomputing) leaf.state_->hook();
+    if (--pending_[leaf.state_.get()] > 0 || t_recomputing) return;
+    leaf.state_->settle_grad();
+    if (leaf.state_->hook) leaf.state_->hook();
   }
 
   static void give(const Var& to, Tensor grad, const char* from) {
@@ -187,6 +194,7 @@ struct Engine {
     if (!leaf.grad.defined()) {
       leaf.grad = Tensor::zeros(grad.shape(), acc_of(leaf.value.dtype()), grad.device());
     }
+    leaf.settle_grad();
     add_into(leaf.grad, grad);
   }
 
@@ -220,6 +228,21 @@ const Tensor& Var::grad() const {
 void Var::set_grad(Tensor grad) const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad = std::move(grad);
+}
+
+void Var::forget_grad() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->grad_forgotten = state_->grad.defined();
+}
+
+bool Var::take_forgotten_grad(bool zeroed) const {
+  if (zeroed) state_->settle_grad();
+  return std::exchange(state_->grad_forgotten, false);
+}
+
+void Var::settle_grad() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->settle_grad();
 }
 
 void Var::set_hook(std::function<void()> hook) const {
@@ -265,15 +288,10 @@ void backward(const Var& root, Tensor seed) {
 }
 
 GradTarget grad_target(const Var& input, bool zeroed) {
-  if (input.is_leaf()) {
-    if (input.grad().defined()) return {input.grad(), true};
-    const DType dtype = acc_of(input.dtype());
-    return {zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
-                   : Tensor::empty(input.shape(), dtype, input.device()),
-            false};
-  }
-  return {zeroed ? Tensor::zeros(input.shape(), input.dtype(), input.device())
-                 : Tensor::empty(input.shape(), input.dtype(), input.device()),
+  if (input.is_leaf() && input.grad().defined()) return {input.grad(), !input.take_forgotten_grad(zeroed)};
+  const DType dtype = input.is_leaf() ? acc_of(input.dtype()) : input.dtype();
+  return {zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
+                 : Tensor::empty(input.shape(), dtype, input.device()),
           false};
 }
 

@@ -39,12 +39,18 @@ class Var {
   // (zeros, a slice of a reducer's bucket) is added to in place.
   const Tensor& grad() const;
   void set_grad(Tensor grad) const;
+  // What the gradient holds is of no more use: the next to come replaces it, which saves a pass of zeros and a pass of
+  // reading them. A leaf that backward() reaches without a gradient is zeroed.
+  void forget_grad() const;
+  void settle_grad() const;  // zeroes it if it is still forgotten
   // Called by backward() when this leaf's gradient has received all that this pass adds.
   void set_hook(std::function<void()> hook) const;
 
  private:
   struct State;
   friend struct Engine;
+  friend struct GradTarget grad_target(const Var& input, bool zeroed);
+  bool take_forgotten_grad(bool zeroed) const;  // whether it was, and now the caller fills it (it has been zeroed: no)
   std::shared_ptr<State> state_;
 };
 
@@ -63,8 +69,8 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward);
 // undefined).
 void backward(const Var& root, Tensor seed = {});
 
-// Where a closure writes the gradient of `input`: a leaf's own gradient with accumulate = true, where it has one, else
-// fresh memory of the right dtype (zeroed if `zeroed`).
+// Where a closure writes the gradient of `input`: a leaf's own gradient, where it has one, with accumulate = true unless
+// that is forgotten; else fresh memory of the right dtype. With `zeroed` it may add in any case.
 struct GradTarget {
   Tensor tensor;
   bool accumulate;

@@ -111,8 +111,12 @@ void ParameterStore::initialize(uint64_t seed) {
   }
 }
 
-void ParameterStore::zero_grad() {
-  for (const Segment& s : segments_) s.grad.zero();
+void ParameterStore::forget_grads() {
+  for (const Parameter& p : parameters_) p.var.forget_grad();
+}
+
+void ParameterStore::settle_grads() {
+  for (const Parameter& p : parameters_) p.var.settle_grad();
 }
 
 std::vector<float> ParameterStore::read(const Parameter& parameter, const Piece& piece, Kind kind) const {

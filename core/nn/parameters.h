@@ -79,7 +79,8 @@ class ParameterStore {
   const std::vector<Segment>& segments() const { return segments_; }
   Device device() const { return device_; }
   bool trainable() const { return trainable_; }
-  void zero_grad();
+  void forget_grads();  // after an update: the next backward pass replaces them
+  void settle_grads();  // before they are read: those that no pass has reached become zero
 
   // Logical tensors as float32 host values (the masters', where there are masters).
   enum class Kind : uint8_t { kValue, kM, kV };

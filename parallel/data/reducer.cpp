@@ -48,6 +48,7 @@ void GradientReducer::ready(int bucket) {
 }
 
 void GradientReducer::finish() {
+  store_.settle_grads();
   while (next_ < buckets_.size()) reduce_next();
   armed_ = false;
 }

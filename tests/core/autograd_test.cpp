@@ -70,6 +70,31 @@ TEST(Autograd, PresetGradientIsAddedToInPlace) {
   EXPECT_EQ(bucket.to_vector<double>(), (std::vector<double>{10, 22}));
 }
 
+TEST(Autograd, AForgottenGradientIsReplaced) {
+  const Var x = leaf(3), w(Tensor::from<double>({5}, {1, 1}), true), b = leaf(7);
+  for (int pass = 0; pass < 2; ++pass) {
+    backward(add(linear(Var(Tensor::from<double>({3}, {1, 1})), w, b), linear(Var(Tensor::from<double>({4}, {1, 1})), w)));
+    backward(add(x, x));
+    EXPECT_EQ(x.grad().to_vector<double>()[0], 2);
+    EXPECT_EQ(w.grad().to_vector<double>()[0], 7);
+    EXPECT_EQ(b.grad().to_vector<double>()[0], 1);
+    for (const Var& v : {x, w, b}) v.forget_grad();
+  }
+}
+
+TEST(Autograd, AForgottenGradientThatNothingReplacesIsZeroed) {
+  const Var reached = leaf(3), apart = leaf(4), x = leaf(5);
+  for (const Var& v : {reached, apart}) v.set_grad(Tensor::from<double>({9}, {1}));
+  for (const Var& v : {reached, apart}) v.forget_grad();
+  double seen = -1;
+  reached.set_hook([&] { seen = reached.grad().to_vector<double>()[0]; });
+  backward(record("no gradient", Tensor::from<double>({1}, {1}), {x, reached},
+                  [](const Tensor& dy) -> Tensors { return {dy, Tensor()}; }));
+  EXPECT_EQ(seen, 0);
+  apart.settle_grad();
+  EXPECT_EQ(apart.grad().to_vector<double>()[0], 0);
+}
+
 TEST(Autograd, ForwardOnlyGraphsAreFreed) {
   const int64_t before = memory_stats(Device::kCpu).in_use;
   {

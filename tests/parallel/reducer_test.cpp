@@ -83,7 +83,7 @@ TEST_P(ReducerTest, HooksReduceDuringTheLastPassOnly) {
       model.pass(power(rank));
       reducer.finish();
       expect_sums(model, 2, rank);
-      model.store.zero_grad();
+      model.store.forget_grads();
     }
   });
 }

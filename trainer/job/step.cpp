@@ -55,7 +55,7 @@ StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& ne
   agree(metrics);
   update(metrics);
   collect_loads(metrics);
-  store_.zero_grad();
+  store_.forget_grads();
   metrics.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   metrics.tokens_per_second = static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length) /
                               metrics.step_seconds;

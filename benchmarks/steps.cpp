@@ -1,15 +1,17 @@
-// bench_steps CONFIG: training steps of a config, made when they are asked for, so that another program's
-// steps can be timed in turn with ours in one run (benchmarks/against_torch).
+// bench_steps [--skewed] CONFIG [PATH=VALUE]...: training steps of a config, made when they are asked for, so
+// that another program's steps can be timed in turn with ours in one run (benchmarks/against_torch).
 //
 // stdin of rank 0: a line with a number of steps; stdout: one JSON object per line with their seconds, losses
 // and what the steps took from the system. Ends with stdin. The config's data, layout, precision and
-// train.init_from are used; nothing is written.
+// train.init_from are used; nothing is written. --skewed: with moe.expert_bias, pushes the routers' choice to
+// the first experts.
 #include <sys/resource.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "benchmarks/train_step/skew.h"
 #include "core/device/memory.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
@@ -23,7 +25,7 @@ namespace {
 
 class Steps {
  public:
-  Steps(const Config& config, const Group& world)
+  Steps(const Config& config, const Group& world, bool skewed)
       : config_(config),
         mesh_(make_mesh(world, static_cast<int>(config.parallel.expert), config.device)),
         model_(store_, config.model, compute_dtype(config.precision), mesh_.ep),
@@ -35,8 +37,9 @@ class Steps {
     store_.materialize(config.device, config.seed, true, fresh);
     if (!fresh) {
       CheckpointReader reader(config.train.init_from);
-      load_weights(reader, store_);
+      load_weights(reader, store_, MissingBuffers::kZero);
     }
+    if (skewed) skew(store_);
     stepper_.emplace(config_, model_, store_, mesh_);
   }
 
@@ -80,8 +83,8 @@ class Steps {
   int64_t step_ = 0;
 };
 
-void serve(const Config& config, const Group& world) {
-  Steps steps(config, world);
+void serve(const Config& config, const Group& world, bool skewed) {
+  Steps steps(config, world, skewed);
   while (true) {
     int64_t count = 0;
     if (world->rank() == 0 && !(std::cin >> count)) count = 0;
@@ -98,14 +101,16 @@ void serve(const Config& config, const Group& world) {
 int main(int argc, char** argv) {
   using namespace switchyard;
   try {
-    if (argc < 2) fail(Fault::kUsage, "usage: bench_steps CONFIG [PATH=VALUE]...");
-    const Config config = load_config(argv[1], {argv + 2, argv + argc}, {});
+    std::vector<std::string> words(argv + 1, argv + argc);
+    const bool skewed = std::erase(words, "--skewed") > 0;
+    if (words.empty()) fail(Fault::kUsage, "usage: bench_steps [--skewed] CONFIG [PATH=VALUE]...");
+    const Config config = load_config(words[0], {words.begin() + 1, words.end()}, {});
     const LaunchInfo launch = launch_info();
     Group world = make_world({.timeout_seconds = 3600});
     choose_threads(config.threads, launch.local_size);
-    bench::serve(config, world);
+    bench::serve(config, world, skewed);
     world.reset();
-    finalize_world(0, 0);
+    finalize_world();
     return 0;
   } catch (const Error& error) {
     std::cerr << error.what() << "\n";

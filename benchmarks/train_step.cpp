@@ -18,6 +18,7 @@
 
 #include "benchmarks/train_step/models.h"
 #include "benchmarks/train_step/profile.h"
+#include "benchmarks/train_step/skew.h"
 #include "core/device/stream.h"
 #include "core/random.h"
 #include "trainer/job/step.h"
@@ -54,18 +55,6 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
     c.model.moe->expert_bias = routing == "skewed";
   }
   return c;
-}
-
-// A selection bias that falls with the expert's index, in units of the mean score: roughly Zipf's law of
-// loads.
-void skew(const ParameterStore& store) {
-  for (const ParameterStore::Buffer& buffer : store.buffers()) {
-    std::vector<float> bias(buffer.shape.numel());
-    for (size_t e = 0; e < bias.size(); ++e) {
-      bias[e] = -0.4f * std::log(static_cast<float>(e + 1)) / static_cast<float>(bias.size());
-    }
-    upload(buffer.var.value().raw(), buffer.var.device(), bias.data(), buffer.var.value().bytes());
-  }
 }
 
 Batch random_batch(const Config& c, uint64_t number) {

@@ -1,249 +1,127 @@
 #!/usr/bin/env python3
 """Training steps on the CPU, Switchyard and PyTorch in turn: one run, the same weights, tokens, precision and threads.
 
-    cpu.py [--models small-dense,small-moe8,small-moe64] [--precision FP32,BF16] [--threads 1,2] [--rounds 4]
-           [--systems switchyard,eager,compiled] [--json FILE]
+    cpu.py [--models small-dense,small-moe8,small-moe64] [--precision FP32,BF16] [--threads 1,2] [--rounds 3]
+           [--systems switchyard,eager,compiled] [--seconds 60] [--json FILE]
+    cpu.py --ranks 2 [--models small-moe8,small-moe64] [--routing free|skewed]
 
 Every system is a process of its own that waits until it is asked for steps (A B C A B C ...), so that a noisy machine
-disturbs all alike. A ratio is that of the medians of all steps but the first of a process. The losses of the last
-step must agree: both started from the same weights and saw the same tokens.
+disturbs all alike. A ratio is that of the medians of all steps but a process's first two. Losses are compared at the greatest
+step that both made: they started from the same weights and saw the same tokens.
+
+--seconds is what a system may spend on a cell's steps: a slow one makes fewer, at least a second one. With --give-up one whose
+first step took longer than that makes no second one, and later cells of its precision go without it (PyTorch's bf16 on a
+processor without bf16 instructions takes a minute a step).
+
+--ranks 2: both programs with two processes of one thread each and half of the experts in each (PyTorch: torch.distributed over
+gloo), beside Switchyard's one rank with one thread.
 
 PyTorch: torch.compile or eager; experts sorted and multiplied by torch._grouped_mm; fused attention; fused AdamW. In bf16
 its weights and moments are bf16 without float32 masters, which costs it nothing and its loss a little.
-Needs PyTorch and safetensors. The programs: build/release/switchyard and build/release/benchmarks/bench_steps.
+Needs PyTorch and safetensors. The programs: build/release/switchyard and build/release/benchmarks/bench_steps, or those
+under $SWITCHYARD_BUILD.
 """
 import argparse
 import json
-import os
 import pathlib
-import statistics
 import subprocess
-import sys
 import tempfile
 
-import numpy
-import torch
-from safetensors.torch import load_file, save_file
-
-from models import HEAD, MODELS, Model, flops_per_token
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
-OPTIMIZER = dict(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_norm=1.0)
+from models import MODELS, flops_per_token
+from task import write_config, write_tokens, write_weights
+from worker import BUILD, Worker
 
 
-def hugging_face_names(name):
-    """Our torch model's parameter -> the Hugging Face tensors that it is made of, as (name, rows from, rows to, expert)."""
-    vocab, d, layers, heads, kv, ffn, moe, *_ = MODELS[name]
-    names = {"embedding.weight": [("model.embed_tokens.weight", 0, vocab, None)],
-             "head.weight": [("lm_head.weight", 0, vocab, None)],
-             "final": [("model.norm.weight", 0, d, None)]}
-    for i in range(layers):
-        theirs, ours = f"model.layers.{i}.", f"layers.{i}."
-        rows = [0, heads * HEAD, (heads + kv) * HEAD, (heads + 2 * kv) * HEAD]
-        names |= {
-            ours + "first": [(theirs + "input_layernorm.weight", 0, d, None)],
-            ours + "second": [(theirs + "post_attention_layernorm.weight", 0, d, None)],
-            ours + "attention.qkv.weight": [(f"{theirs}self_attn.{p}_proj.weight", rows[j], rows[j + 1], None)
-                                            for j, p in enumerate("qkv")],
-            ours + "attention.out.weight": [(theirs + "self_attn.o_proj.weight", 0, d, None)],
-            ours + "attention.q_norm": [(theirs + "self_attn.q_norm.weight", 0, HEAD, None)],
-            ours + "attention.k_norm": [(theirs + "self_attn.k_norm.weight", 0, HEAD, None)]}
-        if moe is None:
-            names[ours + "feed_forward.up.weight"] = [(theirs + "mlp.gate_proj.weight", 0, ffn, None),
-                                                      (theirs + "mlp.up_proj.weight", ffn, 2 * ffn, None)]
-            names[ours + "feed_forward.down.weight"] = [(theirs + "mlp.down_proj.weight", 0, d, None)]
-            continue
-        experts, _, m = moe
-        names[ours + "feed_forward.router.weight"] = [(theirs + "mlp.gate.weight", 0, experts, None)]
-        names[ours + "feed_forward.up"] = [
-            (f"{theirs}mlp.experts.{e}.{p}_proj.weight", j * m, (j + 1) * m, e)
-            for e in range(experts) for j, p in enumerate(("gate", "up"))]
-        names[ours + "feed_forward.down"] = [(f"{theirs}mlp.experts.{e}.down_proj.weight", 0, d, e) for e in range(experts)]
-    return names
-
-
-def write_weights(name, folder):
-    torch.manual_seed(1)
-    model, tensors = Model(name, "free"), {}
-    for ours, pieces in hugging_face_names(name).items():
-        value = model.get_parameter(ours).detach()
-        for theirs, begin, end, expert in pieces:
-            tensors[theirs] = (value if expert is None else value[expert])[begin:end].clone()
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors")
-    vocab, d, layers, heads, kv, ffn, moe, *_ = MODELS[name]
-    config = dict(model_type="qwen3", vocab_size=vocab, hidden_size=d, num_hidden_layers=layers, num_attention_heads=heads,
-                  num_key_value_heads=kv, head_dim=HEAD, intermediate_size=ffn or 4 * d, rms_norm_eps=1e-6,
-                  rope_theta=10000.0, tie_word_embeddings=False, hidden_act="silu", attention_bias=False)
-    if moe:
-        config |= dict(model_type="qwen3_moe", num_experts=moe[0], num_experts_per_tok=moe[1],
-                       moe_intermediate_size=moe[2], norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[])
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def load_weights(model, name, folder):
-    tensors = load_file(folder / "hf" / "model.safetensors")
-    with torch.no_grad():
-        for ours, pieces in hugging_face_names(name).items():
-            parameter = model.get_parameter(ours)
-            for theirs, begin, end, expert in pieces:
-                (parameter if expert is None else parameter[expert])[begin:end] = tensors[theirs]
-
-
-def write_tokens(prefix, count, vocab):
-    """Tokens with something to learn, as one document of Megatron's format."""
-    random = numpy.random.default_rng(7)
-    follower, tokens = random.permutation(vocab), numpy.zeros(count, dtype="<u2")
-    fresh, follow = random.integers(vocab, size=count), random.random(count) < 0.7
-    for i in range(1, count):
-        tokens[i] = follower[tokens[i - 1]] if follow[i] else fresh[i]
-    pathlib.Path(f"{prefix}.bin").write_bytes(tokens.tobytes())
-    header = b"MMIDIDX\0\0" + numpy.array([1], "<u8").tobytes() + b"\x08" + numpy.array([1, 2], "<u8").tobytes()
-    pathlib.Path(f"{prefix}.idx").write_bytes(header + numpy.array([count], "<i4").tobytes() +
-                                             numpy.array([0, 0, 1], "<i8").tobytes())
-
-
-def write_config(name, precision, folder):
-    vocab, d, layers, heads, kv, ffn, moe, sequence, _, batch = MODELS[name]
-    experts = "" if moe is None else (f"moe {{ num_experts: {moe[0]} top_k: {moe[1]} moe_intermediate_size: {moe[2]} "
-                                      f"normalize_topk: true aux_loss_coeff: 1e-2 }}")
-    optimizer = " ".join(f"{k}: {v}" for k, v in OPTIMIZER.items())
-    (folder / f"{precision}.txtpb").write_text(f"""
-name: "{name}" precision: {precision}
-model {{ vocab_size: {vocab} hidden_size: {d} num_layers: {layers} num_attention_heads: {heads} num_key_value_heads: {kv}
-  head_dim: {HEAD} {f"intermediate_size: {ffn}" if ffn else ""} qk_norm: PER_HEAD rope_theta: 10000 rms_norm_eps: 1e-6
-  {experts} }}
-train {{ steps: 1000 global_batch_size: {batch} micro_batch_size: {batch} sequence_length: {sequence}
-  init_from: "{folder}/checkpoint" }}
-optimizer {{ {optimizer} }} schedule {{ kind: CONSTANT }}
-data {{ train: "{folder}/tokens" shuffle: false }}
-""")
-
-
-def torch_worker(name, precision, threads, compiled, folder):
-    """Answers on stdout as bench_steps does."""
-    import resource
-    import time
-    torch.set_num_threads(threads)
-    model = Model(name, "free")
-    load_weights(model, name, folder)
-    if precision == "BF16":
-        model.bfloat16()
-        for buffer in ("cos", "sin"):
-            setattr(model, buffer, getattr(model, buffer).float())
-    parameters = list(model.parameters())
-    groups = [dict(params=[p for p in parameters if p.dim() > 1], weight_decay=OPTIMIZER["weight_decay"]),
-              dict(params=[p for p in parameters if p.dim() < 2], weight_decay=0.0)]
-    optimizer = torch.optim.AdamW(groups, lr=OPTIMIZER["lr"], betas=(OPTIMIZER["beta1"], OPTIMIZER["beta2"]),
-                                  eps=OPTIMIZER["eps"], fused=True)
-    run = torch.compile(model) if compiled else model
-    tokens = torch.from_numpy(numpy.fromfile(f"{folder}/tokens.bin", dtype="<u2").astype(numpy.int64))
-    sequence, batch = MODELS[name][7], MODELS[name][9]
-    done = 0
-
-    def step():
-        nonlocal done
-        begin = time.perf_counter()
-        starts = (torch.arange(batch) + done * batch) * sequence
-        data = tokens[starts[:, None] + torch.arange(sequence + 1)]
-        objective, loss = run(data[:, :-1].contiguous(), data[:, 1:].contiguous())
-        objective.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, OPTIMIZER["clip_norm"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        done += 1
-        return time.perf_counter() - begin, loss.item()
-
-    for line in sys.stdin:
-        seconds, losses = zip(*(step() for _ in range(int(line))))
-        print(json.dumps({"seconds": seconds, "losses": losses,
-                          "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
-
-
-class Worker:
-    def __init__(self, command, threads):
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        self.seconds, self.losses, self.last = [], [], {}
-
-    def run(self, steps):
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
-        self.last = json.loads(line)
-        self.seconds += self.last["seconds"]
-        self.losses += self.last["losses"]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def start(system, name, precision, threads, folder):
-    if system == "switchyard":
-        return Worker([str(BUILD / "benchmarks/bench_steps"), str(folder / f"{precision}.txtpb")], threads)
-    return Worker([sys.executable, __file__, "--worker", name, precision, str(threads), system, str(folder)], threads)
-
-
-def measure(name, precision, threads, systems, rounds, steps, folder):
-    workers = {s: start(s, name, precision, threads, folder) for s in systems}
+def measure(cell, systems, args, folder, slow):
+    """`slow`: why a system is left out, by (system, precision); grows."""
+    skipped = {s: slow[s, cell["precision"]] for s in systems if (s, cell["precision"]) in slow}
+    workers = {s: Worker(s, cell, folder, args.seconds, args.timeout) for s in systems if s not in skipped}
     try:
-        for worker in workers.values():
-            worker.run(2)  # compiles, and warms caches
-        for _ in range(rounds):
+        for system, worker in workers.items():
+            worker.run(1)
+            if args.give_up and worker.seconds and worker.seconds[0] > args.seconds and system != "compiled":
+                for late in ("eager", "compiled"):
+                    slow[late, cell["precision"]] = f"a step of {cell['model']} took {worker.seconds[0]:.0f} s"
+            elif (system, cell["precision"]) not in slow:
+                worker.run(1)
+        for done in range(args.rounds):
             for worker in workers.values():
-                worker.run(steps)
+                if not worker.failure:
+                    worker.run(worker.affordable(args.steps, args.rounds - done))
     finally:
         for worker in workers.values():
             worker.close()
-    flops = flops_per_token(name) * MODELS[name][7] * MODELS[name][9]
-    result = {"model": name, "precision": precision, "threads": threads, "steps": 2 + rounds * steps}
-    for system, worker in workers.items():
-        seconds = worker.seconds[2:]
-        quarters = statistics.quantiles(seconds, n=4)
-        result[system] = {"step_seconds": statistics.median(seconds), "best_seconds": min(seconds), "quartiles": [quarters[0], quarters[2]],
-                          "tokens_per_second": MODELS[name][7] * MODELS[name][9] / statistics.median(seconds),
-                          "gflops": flops / statistics.median(seconds) * 1e-9, "loss": worker.losses[-1],
-                          "first_step_seconds": worker.seconds[0], "peak_memory_bytes": worker.last["peak_memory_bytes"],
-                          "page_faults": worker.last.get("page_faults"),
-                          "system_allocations": worker.last.get("system_allocations")}
-    rivals = [s for s in systems if s != "switchyard"]
-    if rivals and "switchyard" in systems:
-        rival = min(rivals, key=lambda s: result[s]["step_seconds"])
-        result["ratio"] = result[rival]["step_seconds"] / result["switchyard"]["step_seconds"]
-        result["best_ratio"] = min(result[s]["best_seconds"] for s in rivals) / result["switchyard"]["best_seconds"]
-        result["loss_difference"] = abs(result[rival]["loss"] / result["switchyard"]["loss"] - 1)
-    return result
+    tokens = MODELS[cell["model"]][7] * MODELS[cell["model"]][9]
+    flops = flops_per_token(cell["model"]) * tokens
+    result = dict(cell, systems={s: w.summary(tokens, flops) for s, w in workers.items()})
+    result["systems"] |= {s: {"skipped": why} for s, why in skipped.items()}
+    return result | compare(result["systems"])
+
+
+def compare(systems):
+    measured = {s: r for s, r in systems.items() if "step_seconds" in r}
+    ours, found = measured.get("switchyard"), {}
+    if ours is None:
+        return found
+    rivals = [s for s in measured if not s.startswith("switchyard")]
+    if rivals:
+        rival = min(rivals, key=lambda s: measured[s]["step_seconds"])
+        theirs = measured[rival]
+        last = min(ours["steps"], theirs["steps"]) - 1
+        found |= {"rival": rival, "ratio": theirs["step_seconds"] / ours["step_seconds"],
+                  "ratio_quartiles": [theirs["quartiles"][0] / ours["quartiles"][1], theirs["quartiles"][1] / ours["quartiles"][0]],
+                  "best_ratio": min(measured[s]["best_seconds"] for s in rivals) / ours["best_seconds"],
+                  "loss_step": last + 1, "losses": [ours["losses"][last], theirs["losses"][last]],
+                  "loss_difference": abs(theirs["losses"][last] / ours["losses"][last] - 1)}
+    if "switchyard-1" in measured:
+        found["scaling"] = measured["switchyard-1"]["step_seconds"] / ours["step_seconds"]
+    return found
 
 
 def show(result):
-    text = f"{result['model']:<12} {result['precision']} {result['threads']} thread{'s' if result['threads'] > 1 else ' '}"
-    for system in ("switchyard", "eager", "compiled"):
-        if system in result:
-            r = result[system]
-            text += f" | {system} {r['tokens_per_second']:7.0f} tok/s {r['gflops']:5.1f} GF/s {r['peak_memory_bytes'] / 2**20:5.0f} MiB"
+    ranks = f"{result['ranks']} ranks" if result["ranks"] > 1 else f"{result['threads']} thread{'s'[:result['threads'] - 1]}"
+    print(f"{result['model']} {result['precision']} {ranks} {result['routing']}")
+    for system, r in result["systems"].items():
+        if "step_seconds" in r:
+            text = (f"{r['tokens_per_second']:7.0f} tok/s {r['gflops']:6.1f} GF/s  {r['timed_steps']:3d} of {r['steps']:3d} steps timed "
+                    f" {r['step_seconds'] * 1e3:8.1f} ms ({r['quartiles'][0] * 1e3:.1f}..{r['quartiles'][1] * 1e3:.1f}) "
+                    f" {r['peak_memory_bytes'] / 2**20:5.0f} MiB  loss {r['losses'][-1]:.4f}")
+            if r.get("exchange_share"):
+                text += f"  exchange {100 * r['exchange_share']:.1f} %"
+            if r["page_faults"] is not None:
+                text += f"  {r['page_faults']} faults, {r['system_allocations']} system allocations in the last request"
+        else:
+            text = f"not measured: {r.get('skipped')}" if "skipped" in r else ""
+        print(f"  {system:<13}{text}{'  FAILED: ' + r['failure'] if r.get('failure') else ''}")
     if "ratio" in result:
-        text += f" | ratio {result['ratio']:.2f} (best {result['best_ratio']:.2f}), loss differs by {result['loss_difference']:.1e}"
-    print(text, flush=True)
+        print(f"  ratio to {result['rival']} {result['ratio']:.2f} (best steps {result['best_ratio']:.2f}), losses at step "
+              f"{result['loss_step']}: {result['losses'][0]:.5f} and {result['losses'][1]:.5f}")
+    if "scaling" in result:
+        print(f"  {result['ranks']} ranks are {result['scaling']:.2f} times as fast as one")
+    print(flush=True)
 
 
 def main():
-    if sys.argv[1:2] == ["--worker"]:
-        name, precision, threads, system, folder = sys.argv[2:]
-        return torch_worker(name, precision, int(threads), system == "compiled", pathlib.Path(folder))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="small-dense,small-moe8,small-moe64")
+    parser.add_argument("--models")
     parser.add_argument("--precision", default="FP32,BF16")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--systems", default="switchyard,eager,compiled")
+    parser.add_argument("--threads")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--routing", default="free", choices=("free", "skewed"), help="skewed: a bias to the first experts")
+    parser.add_argument("--systems")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="of each system in a round")
+    parser.add_argument("--seconds", type=float, default=60, help="of each system in a cell")
+    parser.add_argument("--timeout", type=float, default=600, help="for one answer")
+    parser.add_argument("--give-up", action="store_true")
     parser.add_argument("--json", help="append one line per cell")
     args = parser.parse_args()
-    for name in args.models.split(","):
+    several = args.ranks > 1
+    models = args.models or ("small-moe8,small-moe64" if several else "small-dense,small-moe8,small-moe64")
+    systems = args.systems or ("switchyard-1,switchyard,eager,compiled" if several else "switchyard,eager,compiled")
+    threads = args.threads or ("1" if several else "1,2")
+    slow = {}
+    for name in models.split(","):
         with tempfile.TemporaryDirectory() as temporary:
             folder = pathlib.Path(temporary)
             write_weights(name, folder / "hf")
@@ -252,9 +130,11 @@ def main():
             subprocess.run([str(BUILD / "switchyard"), "import", "--from", str(folder / "hf"), "--to",
                             str(folder / "checkpoint")], check=True, stdout=subprocess.DEVNULL)
             for precision in args.precision.split(","):
-                write_config(name, precision, folder)
-                for threads in map(int, args.threads.split(",")):
-                    result = measure(name, precision, threads, args.systems.split(","), args.rounds, args.steps, folder)
+                for ranks in {1, args.ranks}:
+                    write_config(name, precision, folder, ranks, args.routing)
+                for count in map(int, threads.split(",")):
+                    cell = {"model": name, "precision": precision, "threads": count, "ranks": args.ranks, "routing": args.routing}
+                    result = measure(cell, systems.split(","), args, folder, slow)
                     show(result)
                     if args.json:
                         with open(args.json, "a") as out:

@@ -1,9 +1,11 @@
 """The models of bench_train_step in PyTorch: the same shapes, mathematics and counts of FLOPs.
 
 scaled_dot_product_attention, RMSNorm and rotation written out (for torch.compile to fuse), float32 router, experts by
-torch._grouped_mm over tokens sorted by expert, cross-entropy of float32 logits.
+torch._grouped_mm over tokens sorted by expert, cross-entropy of float32 logits. With several ranks each holds its share
+of the experts, and rows travel by torch.distributed.all_to_all_single.
 """
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -54,13 +56,44 @@ class Dense(nn.Module):
         return self.down(F.silu(gate) * up), 0.0
 
 
+class Exchange(torch.autograd.Function):
+    """Rows to and from each rank; backward is the way back."""
+
+    @staticmethod
+    def forward(ctx, x, send, recv):
+        ctx.send, ctx.recv = send, recv
+        y = x.new_empty(sum(recv), x.shape[1])
+        dist.all_to_all_single(y, x.contiguous(), recv, send)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        dx = dy.new_empty(sum(ctx.send), dy.shape[1])
+        dist.all_to_all_single(dx, dy.contiguous(), ctx.send, ctx.recv)
+        return dx, None, None
+
+
+@torch.compiler.disable
+def exchange_counts(counts, ranks):
+    """Rows of each (source rank, local expert) that come here, and the sizes of both ways."""
+    counts = counts.long()
+    received = torch.empty_like(counts)
+    dist.all_to_all_single(received, counts)
+    return received.view(ranks, -1), counts.view(ranks, -1).sum(1).tolist(), received.view(ranks, -1).sum(1).tolist()
+
+
+@torch.compiler.disable
+def exchange(x, send, recv):
+    return Exchange.apply(x, send, recv)
+
+
 class Mixture(nn.Module):
-    def __init__(self, d, experts, top_k, ffn, routing):
+    def __init__(self, d, experts, top_k, ffn, routing, ranks=1):
         super().__init__()
-        self.experts, self.top_k, self.routing = experts, top_k, routing
+        self.experts, self.top_k, self.routing, self.ranks = experts, top_k, routing, ranks
         self.router = nn.Linear(d, experts, bias=False)
-        self.up = nn.Parameter(torch.empty(experts, 2 * ffn, d))
-        self.down = nn.Parameter(torch.empty(experts, d, ffn))
+        self.up = nn.Parameter(torch.empty(experts // ranks, 2 * ffn, d))
+        self.down = nn.Parameter(torch.empty(experts // ranks, d, ffn))
         self.register_buffer("bias", -0.4 * torch.log(torch.arange(experts) + 1.0) / experts)
 
     def choose(self, p):
@@ -71,6 +104,19 @@ class Mixture(nn.Module):
         chosen = torch.topk(p + self.bias if self.routing == "skewed" else p, self.top_k).indices
         return p.gather(1, chosen), chosen
 
+    def run_experts(self, rows, counts):
+        offsets = counts.cumsum(0).to(torch.int32)
+        gate, up = torch._grouped_mm(rows, self.up.transpose(1, 2), offs=offsets).chunk(2, -1)
+        return torch._grouped_mm(F.silu(gate) * up, self.down.transpose(1, 2), offs=offsets)
+
+    def run_remote_experts(self, rows, counts):
+        received, send, recv = exchange_counts(counts, self.ranks)
+        arrived = exchange(rows, send, recv)  # by source rank, then by expert
+        expert = torch.arange(received.shape[1]).repeat(self.ranks).repeat_interleave(received.view(-1))
+        order = torch.argsort(expert, stable=True)
+        y = self.run_experts(arrived[order], received.sum(0))
+        return exchange(torch.empty_like(y).index_copy(0, order, y), recv, send)
+
     def forward(self, x):
         flat = x.reshape(-1, x.shape[-1])
         p = torch.softmax(F.linear(flat.float(), self.router.weight.float()), -1)
@@ -79,10 +125,8 @@ class Mixture(nn.Module):
         order = torch.argsort(chosen.reshape(-1), stable=True)
         counts = torch.zeros(self.experts, device=x.device, dtype=torch.float32).scatter_add_(
             0, chosen.reshape(-1), torch.ones_like(chosen.reshape(-1), dtype=torch.float32))
-        offsets = counts.cumsum(0).to(torch.int32)
         rows = flat[order // self.top_k]
-        gate, up = torch._grouped_mm(rows, self.up.transpose(1, 2), offs=offsets).chunk(2, -1)
-        y = torch._grouped_mm(F.silu(gate) * up, self.down.transpose(1, 2), offs=offsets)
+        y = self.run_experts(rows, counts) if self.ranks == 1 else self.run_remote_experts(rows, counts)
         back = torch.empty_like(y).index_copy(0, order, y).view(-1, self.top_k, flat.shape[1])
         y = (back * weight.to(y.dtype).unsqueeze(-1)).sum(1)
         balance = 1e-2 * self.experts / self.top_k * (p.mean(0) * counts / flat.shape[0]).sum()
@@ -102,11 +146,12 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, name, routing):
+    def __init__(self, name, routing, ranks=1, rank=0):
         super().__init__()
         vocab, d, layers, heads, kv, ffn, moe, seq, _, _ = MODELS[name]
         self.embedding, self.head = nn.Embedding(vocab, d), nn.Linear(d, vocab, bias=False)
-        make = (lambda: Mixture(d, *moe, routing)) if moe else (lambda: Dense(d, ffn))
+        self.first_expert = moe[0] // ranks * rank if moe else 0
+        make = (lambda: Mixture(d, *moe, routing, ranks)) if moe else (lambda: Dense(d, ffn))
         self.layers = nn.ModuleList(Layer(d, heads, kv, make()) for _ in range(layers))
         self.final = nn.Parameter(torch.ones(d))
         angle = torch.outer(torch.arange(seq).float(), 10000.0 ** (-torch.arange(0, HEAD, 2) / HEAD))

@@ -1,0 +1,109 @@
+"""A process that makes training steps when it is asked for them, within a budget of time."""
+import json
+import os
+import pathlib
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from task import config_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
+
+
+def command(system, cell, folder):
+    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), eager or compiled."""
+    if system in ("eager", "compiled"):
+        return [sys.executable, str(HERE / "torch_steps.py"), cell["model"], cell["precision"], str(cell["threads"]), system,
+                str(folder), cell["routing"], str(cell["ranks"])]
+    ranks = 1 if system == "switchyard-1" else cell["ranks"]
+    line = [str(BUILD / "benchmarks/bench_steps"), str(config_file(folder, cell["precision"], ranks))]
+    if cell["routing"] == "skewed":
+        line.insert(1, "--skewed")
+    if ranks == 1:
+        return line
+    return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line]
+
+
+class Worker:
+    """Spends at most about `budget` seconds on steps, and is killed when an answer takes longer than `timeout`."""
+
+    def __init__(self, system, cell, folder, budget, timeout):
+        self.budget, self.timeout = budget, timeout
+        threads = str(cell["threads"])
+        environment = dict(os.environ, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
+        self.process = subprocess.Popen(command(system, cell, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, env=environment, start_new_session=True)
+        self.seconds, self.losses, self.exchange = [], [], []
+        self.last, self.spent, self.failure = {}, 0.0, None
+
+    def run(self, steps):
+        if steps <= 0 or self.failure:
+            return
+        begin = time.perf_counter()
+        try:
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
+            ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
+            line = self.process.stdout.readline() if ready else None
+        except BrokenPipeError:
+            line = ""
+        self.spent += time.perf_counter() - begin
+        if line is None:
+            self.fail(f"no answer in {self.timeout:.0f} s")
+        elif not line:
+            self.fail(f"ended with {self.process.wait()}")
+        else:
+            self.last = json.loads(line)
+            self.seconds += self.last["seconds"]
+            self.losses += self.last["losses"]
+            self.exchange += self.last.get("exchange_seconds", [])
+
+    def fail(self, why):
+        self.failure = why
+        self.kill()
+
+    def affordable(self, wanted, rounds_left):
+        """Steps of the next round that leave as many for the later ones."""
+        return min(wanted, int((self.budget - self.spent) / rounds_left / min(self.seconds[1:] or self.seconds)))
+
+    def timed(self):
+        """Not the first step, which compiles and touches memory first; nor the second, if there are more."""
+        return self.seconds[2:] or self.seconds[1:] or self.seconds
+
+    def summary(self, tokens, flops):
+        if not self.seconds:
+            return {"failure": self.failure}
+        seconds = self.timed()
+        median = statistics.median(seconds)
+        quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
+        result = {"steps": len(self.seconds), "timed_steps": len(seconds), "step_seconds": median, "best_seconds": min(seconds),
+                  "quartiles": [quarters[0], quarters[2]], "tokens_per_second": tokens / median,
+                  "gflops": flops / median * 1e-9, "first_step_seconds": self.seconds[0], "losses": self.losses,
+                  "peak_memory_bytes": self.last["peak_memory_bytes"], "page_faults": self.last.get("page_faults"),
+                  "system_allocations": self.last.get("system_allocations")}
+        if self.failure:
+            result["failure"] = self.failure
+        if self.exchange:
+            result["exchange_share"] = sum(self.exchange[-len(seconds):]) / sum(seconds)
+        return result
+
+    def kill(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()

@@ -2,7 +2,7 @@ option(SWITCHYARD_TESTS "Build the tests" ON)
 option(SWITCHYARD_BENCHMARKS "Build the benchmarks" ON)
 option(SWITCHYARD_WERROR "Warnings are errors" ON)
 option(SWITCHYARD_NATIVE "Compile for the processor of this machine" ON)
-set(SWITCHYARD_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a CUDA compiler is found), ON, OFF")
+set(SWITCHYARD_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a CUDA compiler is found), ON, OFF, EMULATED (tests)")
 set(SWITCHYARD_MPI AUTO CACHE STRING "MPI communicator: AUTO, ON, OFF")
 set(SWITCHYARD_CUDA_ARCHITECTURES 90a CACHE STRING "CUDA architectures, for example 80;90a")
 set(SWITCHYARD_SANITIZE "" CACHE STRING "Sanitizers: address;undefined or thread")
@@ -36,4 +36,9 @@ if(SWITCHYARD_SANITIZE)
   target_compile_options(switchyard_flags INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
   target_link_options(switchyard_flags INTERFACE -fsanitize=${sanitizers})
+  # Half of the time to compile: checks that AddressSanitizer makes as well (null, object-size) or that only kernels
+  # can fail (alignment; kernels/CMakeLists.txt has them all).
+  if("undefined" IN_LIST SWITCHYARD_SANITIZE)
+    target_compile_options(switchyard_flags INTERFACE -fno-sanitize=null,object-size,alignment,vptr)
+  endif()
 endif()

@@ -137,7 +137,8 @@ TYPED_TEST_P(CommConformance, AllGatherPutsBlocksInRankOrder) {
       group->all_gather(mine.data(), all.data(), count, DType::kF64);
       for (int r = 0; r < group->size(); ++r) {
         const auto expected = typed_values<double>(r, count);
-        ASSERT_EQ(std::memcmp(all.data() + r * count, expected.data(), count * sizeof(double)), 0) << r;
+        ASSERT_TRUE(std::equal(expected.begin(), expected.end(), all.begin() + r * count, same_bits<double>))
+            << r;
       }
       ASSERT_EQ(all.back(), -1);
     }

@@ -1,10 +1,6 @@
-// The checked longjmp refuses to jump between stacks.
-#undef _FORTIFY_SOURCE
 #include "tests/support/cuda_emulator/emulator.h"
 
-#include <setjmp.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -16,10 +12,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cuda/launch.cuh"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "tests/support/cuda_emulator/stack.h"
 
 namespace cuda_emulator {
 
@@ -61,10 +54,7 @@ struct Copy {
 
 // Made once for each host thread and number; it runs one thread of a block after another.
 struct Fiber {
-  ucontext_t context;
-  jmp_buf jump;
-  bool started = false;
-  char* stack = nullptr;
+  Stack stack;
   uint3 thread{};
   unsigned warp = 0, lane = 0;
   bool done = false;
@@ -81,57 +71,28 @@ struct Block {
   unsigned alive = 0;
   const std::function<void()>* body = nullptr;
   std::exception_ptr error;
-  ucontext_t scheduler;
-  jmp_buf scheduler_jump;
+  Stack scheduler;
   Fiber* running = nullptr;
   std::vector<char> shared;
-#ifdef __SANITIZE_ADDRESS__
-  const void* scheduler_stack = nullptr;
-  size_t scheduler_stack_bytes = 0;
-#endif
 
   ~Block() { drop_fibers(); }
   void drop_fibers() {
-    for (auto& fiber : fibers) munmap(fiber->stack, kStackBytes);
+    for (auto& fiber : fibers) {
+      forget(fiber->stack);
+      munmap(fiber->stack.memory, kStackBytes);
+    }
     fibers.clear();
   }
 };
 
 thread_local Block g_block;
 
-// Between two stacks. swapcontext() costs a system call each time, so that it only starts a fiber;
-// AddressSanitizer follows it but not jumps.
-#ifdef __SANITIZE_ADDRESS__
-void to_scheduler() {
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, g_block.scheduler_stack, g_block.scheduler_stack_bytes);
-  swapcontext(&g_block.running->context, &g_block.scheduler);
-  __sanitizer_finish_switch_fiber(fake, &g_block.scheduler_stack, &g_block.scheduler_stack_bytes);
-}
-
-void switch_to(Fiber& fiber) {
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, fiber.stack, kStackBytes);
-  swapcontext(&g_block.scheduler, &fiber.context);
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-}
-#else
-void to_scheduler() {
-  if (_setjmp(g_block.running->jump) == 0) _longjmp(g_block.scheduler_jump, 1);
-}
-
-void switch_to(Fiber& fiber) {
-  if (_setjmp(g_block.scheduler_jump) != 0) return;
-  if (fiber.started) _longjmp(fiber.jump, 1);
-  fiber.started = true;
-  setcontext(&fiber.context);
-}
-#endif
+void to_scheduler() { switch_stack(g_block.running->stack, g_block.scheduler); }
 
 void to_fiber(Fiber& fiber) {
   g_block.running = &fiber;
   place.thread = fiber.thread;
-  switch_to(fiber);
+  switch_stack(g_block.scheduler, fiber.stack);
 }
 
 void complete(Barrier& barrier) {
@@ -170,9 +131,7 @@ void run_thread() {
 }
 
 void fiber_main() {
-#ifdef __SANITIZE_ADDRESS__
-  __sanitizer_finish_switch_fiber(nullptr, &g_block.scheduler_stack, &g_block.scheduler_stack_bytes);
-#endif
+  arrived_on(g_block.running->stack, g_block.scheduler);
   while (true) {
     run_thread();
     to_scheduler();
@@ -180,16 +139,13 @@ void fiber_main() {
 }
 
 void make_fiber() {
-  void* stack =
+  void* memory =
       mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  CHECK(stack != MAP_FAILED, "no memory for the stack of fiber ", g_block.fibers.size());
-  Fiber& fiber = *g_block.fibers.emplace_back(std::make_unique<Fiber>());
-  fiber.stack = static_cast<char*>(stack);
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = stack;
-  fiber.context.uc_stack.ss_size = kStackBytes;
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, fiber_main, 0);
+  CHECK(memory != MAP_FAILED, "no memory for the stack of fiber ", g_block.fibers.size());
+  // Stacks that all began at multiples of a page would meet in the same few lines of the caches.
+  const size_t unused = g_block.fibers.size() * 320 % (32 << 10);
+  start_on(g_block.fibers.emplace_back(std::make_unique<Fiber>())->stack, memory, kStackBytes - unused,
+           fiber_main);
 }
 
 void start_fibers(dim3 dim) {

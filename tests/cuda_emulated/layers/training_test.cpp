@@ -1,0 +1,58 @@
+// Five steps of a tiny MoE with every kernel of the CUDA backend emulated, against the CPU backend.
+#include <gtest/gtest.h>
+
+#include "tests/support/training_run.h"
+#include "tests/trainer/temporary_folder.h"
+
+namespace switchyard::test {
+namespace {
+
+constexpr size_t kSteps = 5;
+
+class EmulatedTraining : public testing::Test {
+ protected:
+  EmulatedTraining() { write_training_tokens(folder_ / "tokens"); }
+
+  // `run` names the folder.
+  Steps run(const std::string& run, Device device, Layout layout = {1, 1}, const std::string& changes = "") {
+    Config config = small_config(folder_ / "tokens", {"train { global_batch_size: 4 micro_batch_size: 2 "
+                                                      "sequence_length: 16 } schedule { warmup_steps: 0 }",
+                                                      changes});
+    config.train.steps = kSteps;
+    config.device = device;
+    return train(config, layout, folder_ / run);
+  }
+
+  void expect_same_as_cpu(const std::string& changes, Layout layout = {1, 1}) {
+    const Steps cpu = run("cpu", Device::kCpu, {1, 1}, changes);
+    ASSERT_EQ(cpu.size(), kSteps);
+    expect_same_training(run("cuda", Device::kCuda, layout, changes), cpu, 1e-5);
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+TEST_F(EmulatedTraining, LossesAreTheCpus) { expect_same_as_cpu(""); }
+
+TEST_F(EmulatedTraining, LossesAreTheCpusWithDropsAndSigmoid) {
+  expect_same_as_cpu(
+      "model { moe { score_function: SIGMOID capacity_factor: 0.8 token_drop_policy: PROBS } }");
+}
+
+TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
+
+TEST_F(EmulatedTraining, RepeatsBitForBit) {
+  EXPECT_EQ(run("first", Device::kCuda), run("again", Device::kCuda));
+}
+
+TEST_F(EmulatedTraining, Bf16RepeatsBitForBitAndLearns) {
+  const std::string bf16 = "precision: BF16";
+  const Steps first = run("first", Device::kCuda, {1, 1}, bf16);
+  EXPECT_EQ(first, run("again", Device::kCuda, {1, 1}, bf16));
+  ASSERT_EQ(first.size(), kSteps);
+  EXPECT_LT(first.back().loss, first.front().loss);
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -2,6 +2,7 @@
 
 #include <queue>
 
+#include "trainer/data/normalize.h"
 #include "trainer/data/utf8.h"
 
 namespace switchyard {
@@ -44,7 +45,11 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
 }
 
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text) const {
-  std::string prefixed;
+  std::string composed, prefixed;
+  if (model_.nfc && !is_surely_nfc(text)) {
+    composed = to_nfc(text);
+    text = composed;
+  }
   if (model_.prefix_space && !text.empty() && (model_.byte_fallback || text[0] != ' ')) {
     prefixed = concat(' ', text);
     text = prefixed;

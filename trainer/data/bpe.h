@@ -25,6 +25,7 @@ struct BpeModel {
   std::vector<std::array<int32_t, 3>> merges;            // left, right, merged; in the order of learning
   std::vector<std::string> patterns;                     // of the pre-tokenizer
   bool byte_fallback = false;
+  bool nfc = false;           // the text is composed first
   bool prefix_space = false;  // a space goes before the text (and is taken off by decode, with byte fallback)
   int32_t unknown = -1;
   std::optional<int32_t> eos, bos;

@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kSpaceMarker[] = "\xe2\x96\x81";  // U+2581, SentencePiece's space
-constexpr int64_t kMaxVocabulary = 1 << 24;
+constexpr size_t kMostHoles = 1 << 16;           // ids without a token
 
 // All of `from` in `text` becomes `to`.
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
@@ -67,6 +67,7 @@ class Parser {
     read_normalizer(at_or_null(json_, "normalizer"));
     if (byte_level_ == model_.byte_fallback)
       fail(Fault::kData, "neither ByteLevel nor byte_fallback, or both");
+    most_ids_ = spec_.at("vocab").size() + json_.value("added_tokens", Json::array()).size() + kMostHoles;
     read_vocabulary();
     read_added_tokens();
     read_merges();
@@ -98,22 +99,23 @@ class Parser {
     }
   }
 
-  // NFC leaves text as it is that is composed already, as nearly all is; anything else is refused.
   void read_normalizer(const Json& part) {
     if (part.is_null()) return;
     const std::string type = part.at("type");
     if (type == "Sequence") {
       for (const Json& inner : part.at("normalizers")) read_normalizer(inner);
+    } else if (type == "NFC") {
+      model_.nfc = true;
     } else if (type == "Prepend" && part.at("prepend") == kSpaceMarker) {
       model_.prefix_space = true;
-    } else if (type != "NFC" && !(type == "Replace" && part.at("pattern").value("String", "") == " " &&
-                                  part.at("content") == kSpaceMarker)) {
+    } else if (!(type == "Replace" && part.at("pattern").value("String", "") == " " &&
+                 part.at("content") == kSpaceMarker)) {
       fail(Fault::kData, "normalizer ", type, " is not supported");
     }
   }
 
   int32_t checked_id(const Json& id) const {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= kMaxVocabulary) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= most_ids_) {
       fail(Fault::kData, "token id ", id.dump(), " is out of range");
     }
     return id.get<int32_t>();
@@ -202,6 +204,7 @@ class Parser {
   const Json& spec_;
   BpeModel model_;
   bool byte_level_ = false;
+  size_t most_ids_ = 0;  // so that an id does not ask for more memory than the file is long
   std::unordered_map<std::string, int32_t> ids_;
 };
 

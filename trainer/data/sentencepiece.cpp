@@ -1,9 +1,11 @@
 #include "trainer/data/sentencepiece.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "kernels/check.h"
@@ -96,6 +98,7 @@ Piece parse_piece(std::string_view bytes) {
   for (Message message(bytes); message.next();) {
     if (message.field() == 1) piece.text = message.bytes();
     if (message.field() == 2) piece.score = message.number();
+    if (!std::isfinite(piece.score)) fail(Fault::kData, "a score is not finite");
     if (message.field() == 3) piece.type = message.value();
   }
   return piece;
@@ -150,11 +153,14 @@ Json merges_of(const Model& model, const std::unordered_map<std::string_view, si
 Json to_json(const Model& model) {
   Json vocab = Json::object(), added = Json::array(), unknown = nullptr;
   std::unordered_map<std::string_view, size_t> ids;  // of pieces that merges are made of
+  std::unordered_set<std::string_view> seen;
+  auto& entries = vocab.get_ref<Json::object_t&>();  // [] would look through all of them
+  entries.reserve(model.pieces.size());
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const Piece& piece = model.pieces[id];
     if (piece.type == kUserDefined) fail(Fault::kData, "has user-defined pieces ('", piece.text, "')");
-    if (vocab.contains(piece.text)) fail(Fault::kData, "has the piece '", piece.text, "' twice");
-    vocab[piece.text] = id;
+    if (!seen.insert(piece.text).second) fail(Fault::kData, "has the piece '", piece.text, "' twice");
+    entries.emplace_back(piece.text, id);
     if (piece.type == kNormal) ids[piece.text] = id;
     if (piece.type == kUnknown) unknown = piece.text;
     if (piece.type != kUnknown && piece.type != kControl) continue;

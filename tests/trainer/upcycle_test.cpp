@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "tests/trainer/temporary_folder.h"
-#include "trainer/checkpoint/safetensors.h"
+#include "trainer/checkpoint/store.h"
 #include "trainer/commands/commands.h"
 #include "trainer/export/import_hf.h"
 #include "trainer/job/loaded_model.h"
@@ -33,6 +33,35 @@ TEST(Upcycle, FirstLogitsAreTheDenseModels) {
       ASSERT_NEAR(a, e, 1e-4) << name << ", byte " << at;
     }
   }
+}
+
+// The same files, whether the dense model comes from Hugging Face or from a checkpoint.
+TEST(Upcycle, ACheckpointBecomesTheSameMixture) {
+  const TemporaryFolder folder;
+  const ImportArgs dense{.from = kGolden + "dense/model", .to = folder / "dense", .upcycle = ""};
+  run_import(dense);
+  run_import({.from = dense.to, .to = folder / "mixture", .upcycle = "num_experts=5,top_k=3"});
+  import_hf(dense.from, folder / "expected", UpcycleOptions{.num_experts = 5, .top_k = 3});
+  const CheckpointReader actual(folder / "mixture"), expected(folder / "expected");
+  EXPECT_EQ(actual.manifest().files, expected.manifest().files);
+}
+
+TEST(Upcycle, ACheckpointIsNotImportedOtherwise) {
+  const TemporaryFolder folder;
+  run_import({.from = kGolden + "dense/model", .to = folder / "dense", .upcycle = ""});
+  const auto again = [&](const std::string& upcycle) {
+    run_import({.from = folder / "dense", .to = folder / "again", .upcycle = upcycle});
+  };
+  EXPECT_EQ(fault_of([&] { again(""); }, "is a checkpoint already"), Fault::kUsage);
+  run_import({.from = kGolden + "moe/model", .to = folder / "moe", .upcycle = ""});
+  EXPECT_EQ(
+      fault_of(
+          [&] {
+            run_import({.from = folder / "moe", .to = folder / "again", .upcycle = "num_experts=2,top_k=1"});
+          },
+          "has experts"),
+      Fault::kUsage);
+  EXPECT_EQ(folder.entries(), 2u);
 }
 
 TEST(Upcycle, RoutersDifferFromLayerToLayerAndRowToRow) {

@@ -38,7 +38,7 @@ int run_score(const ScoreArgs&);
 
 struct ImportArgs {
   std::string from, to;
-  std::string upcycle;  // "num_experts=8,top_k=2", or empty
+  std::string upcycle;  // "num_experts=8,top_k=2", or empty; then `from` may be a checkpoint
 };
 int run_import(const ImportArgs&);
 

@@ -2,7 +2,6 @@
 
 #include <set>
 
-#include "core/random.h"
 #include "trainer/checkpoint/store.h"
 #include "trainer/config.h"
 #include "trainer/export/hf_config.h"
@@ -33,15 +32,6 @@ TensorSource source_of(const HfFolder& folder, Arch arch, const TensorSpec& spec
       }};
 }
 
-// A router that no file has: as at the start of a training run with seed 1.
-TensorSource new_router(const TensorSpec& spec, double stddev) {
-  return {.name = spec.name, .dtype = FileDType::kF32, .shape = spec.shape, .produce = [=](const Emit& emit) {
-            const Tensor values = Tensor::empty({spec.shape[0], spec.shape[1]}, DType::kF32, Device::kCpu);
-            fill_normal(values, key_of(1, spec.name), stddev);
-            emit(values.raw(), static_cast<size_t>(values.bytes()));
-          }};
-}
-
 // Every tensor of the folder must be one that config.json asks for.
 void refuse_unknown(const HfFolder& folder, const HfModel& model) {
   std::set<std::string> known;
@@ -66,7 +56,7 @@ void import_hf(const fs::path& from, const fs::path& to, const std::optional<Upc
   std::vector<TensorSource> tensors;
   for_each_tensor(options, [&](const TensorSpec& spec) {
     if (upcycle && is_router(spec.name))
-      tensors.push_back(new_router(spec, options.initializer_range));
+      tensors.push_back(new_router(spec, options));
     else
       tensors.push_back(source_of(folder, model.arch, spec, upcycle ? dense_twin(spec.name) : spec.name));
   });

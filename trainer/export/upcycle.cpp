@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <charconv>
 
-#include "trainer/checkpoint/files.h"
+#include "core/random.h"
+#include "trainer/checkpoint/runs.h"
+#include "trainer/config.h"
+#include "trainer/export/output.h"
 
 namespace switchyard {
 namespace {
@@ -48,6 +51,15 @@ ModelOptions upcycled(const ModelOptions& dense, const UpcycleOptions& upcycle) 
   return options;
 }
 
+TensorSource new_router(const TensorSpec& spec, const ModelOptions& options) {
+  const double stddev = options.initializer_range;
+  return {.name = spec.name, .dtype = FileDType::kF32, .shape = spec.shape, .produce = [=](const Emit& emit) {
+            const Tensor values = Tensor::empty({spec.shape[0], spec.shape[1]}, DType::kF32, Device::kCpu);
+            fill_normal(values, key_of(1, spec.name), stddev);
+            emit(values.raw(), static_cast<size_t>(values.bytes()));
+          }};
+}
+
 bool is_router(const std::string& name) { return name.ends_with(".mlp.gate.weight"); }
 
 std::string dense_twin(const std::string& name) {
@@ -55,6 +67,37 @@ std::string dense_twin(const std::string& name) {
   const size_t at = name.find(kExperts);
   if (at == name.npos) return name;
   return name.substr(0, at) + name.substr(name.find('.', at + kExperts.size()));
+}
+
+void upcycle_checkpoint(const fs::path& from, const fs::path& to, const UpcycleOptions& upcycle) {
+  check_output(to);
+  CheckpointReader reader(resolve_checkpoint(from, [](const std::string&) {}), Verify::kAll);
+  const StoredModel dense = read_model(reader);
+  const ModelOptions options = upcycled(dense.options, upcycle);
+  check_model(options, reader.directory().string());
+  std::vector<TensorSource> tensors;
+  for_each_tensor(options, [&](const TensorSpec& spec) {
+    if (is_router(spec.name)) {
+      tensors.push_back(new_router(spec, options));
+      return;
+    }
+    const std::string twin = dense_twin(spec.name);
+    const TensorEntry& entry = reader.entry(twin);
+    tensors.push_back({.name = spec.name,
+                       .dtype = FileDType::kF32,
+                       .shape = spec.shape,
+                       .produce = [&reader, &entry, twin](const Emit& emit) {
+                         emit_converted(entry.dtype, reader.bytes(twin).data(), entry.numel(),
+                                        FileDType::kF32, emit);
+                       }});
+  });
+  std::map<std::string, std::string> texts{{kModelText, model_to_text(options)}};
+  for (const char* name : {kSourceText, kTokenizerText}) {
+    if (reader.has_text(name)) texts[name] = reader.text(name);
+  }
+  CheckpointWriter writer(to, 0);
+  const std::string shards[] = {writer.write_shard("weights", std::move(tensors))};
+  writer.finish(shards, texts);
 }
 
 }  // namespace switchyard

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "trainer/checkpoint/safetensors.h"
 #include "trainer/export/tensor_list.h"
 
 namespace switchyard {
@@ -21,7 +22,13 @@ UpcycleOptions parse_upcycle(const std::string& text);
 ModelOptions upcycled(const ModelOptions& dense, const UpcycleOptions& upcycle);
 
 bool is_router(const std::string& name);
+// A router that no file has: as at the start of a training run with seed 1.
+TensorSource new_router(const TensorSpec& spec, const ModelOptions& options);
 // The dense model's tensor that `name`, no router, is a copy of.
 std::string dense_twin(const std::string& name);
+
+// The same for a dense checkpoint of ours (or a run: its newest), written to `to`, which must not exist or be
+// an empty directory. On failure nothing is left there.
+void upcycle_checkpoint(const fs::path& from, const fs::path& to, const UpcycleOptions& upcycle);
 
 }  // namespace switchyard

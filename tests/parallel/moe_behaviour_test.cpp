@@ -4,13 +4,13 @@
 
 #include <cmath>
 
-#include "parallel/expert/moe_layer.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/moe_net.h"
 
 namespace switchyard::test {
 namespace {
 
-constexpr int64_t kHidden = 6, kTokens = 8;
+constexpr int64_t kHidden = MoeNet::kHidden, kTokens = 8;
 
 MoeOptions four_experts() {
   MoeOptions o;
@@ -20,35 +20,16 @@ MoeOptions four_experts() {
   return o;
 }
 
-struct Net {
-  explicit Net(const MoeOptions& options, const Group& ep = make_self(), DType dtype = DType::kF64)
-      : layer(store, options,
-              {.layer = 1,
-               .hidden = kHidden,
-               .dense_intermediate = 5,
-               .dtype = dtype,
-               .router_stddev = 0.8,
-               .expert_stddev = 0.6,
-               .dense_stddev = 0.6,
-               .prefix = "mlp."},
-              {ep, ep}, std::make_shared<ExchangeMeter>()) {
-    store.materialize(Device::kCpu, 3, true);
-  }
+struct Net : MoeNet {
+  using MoeNet::MoeNet;
+
   const Var& parameter(const std::string& name) const {
     for (const Parameter& p : store.parameters()) {
       if (p.spec.name == "mlp." + name) return p.var;
     }
     throw Error(Fault::kInternal, "no parameter " + name);
   }
-  Vars parameters() const {
-    Vars vars;
-    for (const Parameter& p : store.parameters()) vars.push_back(p.var);
-    return vars;
-  }
   std::vector<float> bias() const { return store.buffers()[0].var.value().to_vector<float>(); }
-
-  ParameterStore store;
-  MoeLayer layer;
 };
 
 Tensor tokens(int64_t count = kTokens, uint64_t seed = 100) { return random_tensor({count, kHidden}, seed); }

@@ -8,11 +8,12 @@
 
 #include "tests/support/brute_moe.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/moe_net.h"
 
 namespace switchyard::test {
 namespace {
 
-constexpr int64_t kHidden = 6, kTokens = 8, kSequences = 2;
+constexpr int64_t kHidden = MoeNet::kHidden, kTokens = 8, kSequences = 2;
 const std::string kPrefix = "model.layers.1.mlp.";
 
 MoeOptions five_experts() {
@@ -26,21 +27,8 @@ MoeOptions five_experts() {
   return o;
 }
 
-// A layer with its parameters, on one rank.
-struct Net {
-  Net(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64)
-      : layer(store, options,
-              {.layer = 1,
-               .hidden = kHidden,
-               .dense_intermediate = 5,
-               .dtype = dtype,
-               .router_stddev = 0.8,
-               .expert_stddev = 0.6,
-               .dense_stddev = 0.6,
-               .prefix = kPrefix},
-              ep, std::make_shared<ExchangeMeter>()) {
-    store.materialize(Device::kCpu, 3, true);
-  }
+struct Net : MoeNet {
+  Net(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64) : MoeNet(options, ep, dtype, kPrefix) {}
   // f(name without the prefix, the piece's elements of `whole(parameter)`).
   template <class Whole, class F>
   void each_piece(Whole whole, F f) const {
@@ -50,9 +38,6 @@ struct Net {
       }
     }
   }
-
-  ParameterStore store;
-  MoeLayer layer;
 };
 
 Axis axis_of(const Group& group) { return {group, group}; }

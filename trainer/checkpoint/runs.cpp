@@ -84,12 +84,12 @@ std::vector<int64_t> list_steps(const fs::path& checkpoints) {
   return steps;
 }
 
-std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn, Verify verify) {
+std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn) {
   const std::vector<int64_t> steps = list_steps(checkpoints);
   for (const int64_t step : steps) {
     const fs::path path = step_directory(checkpoints, step);
     try {
-      const CheckpointReader reader(path, verify);
+      const CheckpointReader reader(path, Verify::kAll);
       if (reader.step() != step)
         fail(Fault::kData, path.string(), ": its manifest is that of step ", reader.step());
       warn_of_latest(checkpoints, step_name(step), warn);
@@ -109,7 +109,7 @@ fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {
     fail(Fault::kData, path.string(), ": no such checkpoint or run directory");
   if (is_checkpoint(path)) return path;
   for (const fs::path& checkpoints : {path / "checkpoints", path})
-    if (const auto newest = find_newest(checkpoints, warn, Verify::kOnRead)) return *newest;
+    if (const auto newest = find_newest(checkpoints, warn)) return *newest;
   fail(Fault::kData, path.string(), ": holds no checkpoint (", kManifestName, " is missing)");
 }
 

@@ -18,12 +18,10 @@ using Warn = std::function<void(const std::string& message)>;
 
 // The newest intact checkpoint, found by looking at every step_* directory; a damaged or incomplete one that
 // is newer is named through `warn`, and so is a LATEST that says otherwise. Nothing: there is none at all.
-// None intact though some exist: Error{kData}. kAll reads every file, kOnRead the manifest and the files'
-// sizes.
-std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn,
-                                    Verify verify = Verify::kAll);
+// None intact though some exist: Error{kData}. Reads every file.
+std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn);
 
-// A checkpoint's directory as it is, a run's directory (or its checkpoints/) as its newest checkpoint.
+// A checkpoint's directory as it is, unverified; a run's directory (or its checkpoints/) as its newest intact checkpoint.
 fs::path resolve_checkpoint(const fs::path& path, const Warn& warn);
 
 // Removes what writers that were interrupted left behind. For the one process that is about to write here.

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "trainer/checkpoint/runs.h"
@@ -80,6 +81,7 @@ Json describe_run(const fs::path& run, const fs::path& checkpoints) {
     } catch (const Error& error) {
       entry["intact"] = false;
       entry["error"] = error.what();
+      fmt::print(stderr, "switchyard: warning: {}\n", error.what());
     }
     list.push_back(entry);
   }
@@ -96,6 +98,12 @@ void print_run(const Json& about) {
                entry["intact"].get<bool>() ? "intact" : "NOT INTACT: " + entry["error"].get<std::string>());
   if (about["metrics"].is_object()) fmt::print("  last step: {}\n", about["metrics"].dump());
   fmt::print("{}", run_picture(fs::path(about["path"].get<std::string>()) / "metrics.jsonl"));
+}
+
+void check_any_intact(const Json& about) {
+  const Json& list = about["checkpoints"];
+  if (list.empty() || std::any_of(list.begin(), list.end(), [](const Json& c) { return c["intact"].get<bool>(); })) return;
+  fail(Fault::kData, about["path"].get<std::string>(), ": none of its ", list.size(), " checkpoints is intact");
 }
 
 }  // namespace
@@ -115,6 +123,7 @@ int run_inspect(const InspectArgs& args) {
     fmt::print("{}\n", about.dump());
   else
     is_checkpoint ? print_checkpoint(about) : print_run(about);
+  if (!is_checkpoint) check_any_intact(about);
   return 0;
 }
 

@@ -2,9 +2,11 @@
 
 #include <atomic>
 #include <csignal>
-#include <filesystem>
 #include <new>
+#include <stdexcept>
 #include <system_error>
+
+#include "trainer/checkpoint/files.h"
 
 namespace switchyard {
 
@@ -19,13 +21,12 @@ extern "C" void on_stop_signal(int) { g_stop_asked = true; }
 
 Error as_error(const std::exception& e) {
   if (const auto* error = dynamic_cast<const Error*>(&e)) return *error;
+  // length_error: a container asked for more than there can be.
   if (dynamic_cast<const std::bad_alloc*>(&e) || dynamic_cast<const std::length_error*>(&e)) {
-    return Error(Fault::kResource, "out of memory");
+    return Error(Fault::kResource, concat("out of memory (", e.what(), ")"));
   }
   if (const auto* system = dynamic_cast<const std::system_error*>(&e)) {
-    const bool full = system->code() == std::errc::no_space_on_device || system->code() == std::errc::file_too_large ||
-                      system->code() == std::errc::not_enough_memory;
-    return Error(full ? Fault::kResource : Fault::kUsage, e.what());
+    return Error(is_resource_error(system->code().value()) ? Fault::kResource : Fault::kUsage, e.what());
   }
   return Error(Fault::kInternal, e.what());
 }

@@ -27,7 +27,8 @@ void catch_stop_signals();
 bool stop_asked();
 void ask_stop(bool value);
 
-// std::bad_alloc, file system errors and the like as Error.
+// The one place that decides which fault an exception of the standard library is: memory and disk that ran out, paths that
+// cannot be used, or a bug of ours.
 Error as_error(const std::exception& e);
 
 }  // namespace switchyard

@@ -16,11 +16,6 @@ namespace {
 constexpr size_t kBufferBytes = size_t{1} << 20;
 constexpr size_t kMaxShownName = 160;
 
-bool is_resource_error(int error) {
-  return error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO || error == ENOMEM ||
-         error == EMFILE || error == ENFILE;
-}
-
 class Descriptor {
  public:
   Descriptor(const fs::path& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC)) {}
@@ -56,6 +51,11 @@ fs::path hidden_beside(const fs::path& path, const char* ending) {
 }
 
 }  // namespace
+
+bool is_resource_error(int error) {
+  return error == ENOSPC || error == EDQUOT || error == EFBIG || error == EIO || error == ENOMEM ||
+         error == EMFILE || error == ENFILE || error == EAGAIN;
+}
 
 void fail_reading(const fs::path& path, int error) {
   fail(is_resource_error(error) ? Fault::kResource : Fault::kData, path.string(),

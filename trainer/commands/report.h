@@ -4,7 +4,7 @@
 
 namespace switchyard {
 
-// The one place where an exception becomes an exit code: 2 usage or config, 3 data or checkpoint, 4
+// As as_error() (trainer/together.h) decides: 2 usage or config, 3 data or checkpoint, 4
 // non-finite loss, 5 hang or lost peer, 6 memory or disk, 1 a bug of ours.
 int exit_code_of(const std::exception&);
 

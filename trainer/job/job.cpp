@@ -28,10 +28,12 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     check_world(config_, world->size());
     check_data(config_);
     choose_device();
-    if (options_.resume) {
-      resume_from_ = find_newest(directory_.checkpoints(), world->rank() == 0 ? Warn(warn) : Warn([](const std::string&) {}));
-    }
-    adopt_initial_model();
+    if (world->rank() == 0 && std::filesystem::is_directory(directory_.root)) lock_run_directory();
+  });
+  together(world, [&] {
+    const Warn root_warns = world->rank() == 0 ? Warn(warn) : Warn([](const std::string&) {});
+    if (options_.resume) resume_from_ = find_newest(directory_.checkpoints(), root_warns);
+    adopt_initial_model(root_warns);
     open_data();
     if (world->rank() == 0) check_memory(config_, world->size(), options_.local_size);
   });
@@ -62,10 +64,11 @@ void TrainingJob::choose_device() const {
   if (config_.device == Device::kCuda) use_cuda_device(options_.local_rank, options_.local_size);
 }
 
-void TrainingJob::adopt_initial_model() {
+void TrainingJob::adopt_initial_model(const Warn& warn) {
   if (config_.train.init_from.empty()) return;
   // A run that goes on has the model in its own checkpoint; the one it began with may be gone.
-  CheckpointReader reader(resume_from_ ? *resume_from_ : resolve_checkpoint(config_.train.init_from, warn));
+  if (!resume_from_) init_from_ = resolve_checkpoint(config_.train.init_from, warn);
+  CheckpointReader reader(resume_from_ ? *resume_from_ : *init_from_);
   adopt_model(config_, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
 }
 
@@ -86,8 +89,14 @@ void TrainingJob::open_data() {
                                                         .documents = config_.model.mask_documents});
 }
 
+void TrainingJob::lock_run_directory() {
+  lock_.emplace(directory_.root);
+  if (!lock_->held()) warn(directory_.root.string() + ": its file system has no locks; see that no other run writes there");
+}
+
 void TrainingJob::open_run_directory() {
   directory_.create();
+  if (!lock_) lock_run_directory();
   remove_leftovers(directory_.checkpoints());
 }
 
@@ -129,8 +138,8 @@ void TrainingJob::restore() {
     load_moments(reader, *store_);
     step_ = saved_step_ = reader.step();
     warn_of_other_data(reader);
-  } else if (!config_.train.init_from.empty()) {
-    CheckpointReader reader(resolve_checkpoint(config_.train.init_from, warn), Verify::kAll);
+  } else if (init_from_) {
+    CheckpointReader reader(*init_from_, Verify::kAll);
     load_weights(reader, *store_, MissingBuffers::kZero);
   }
 }

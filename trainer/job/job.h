@@ -32,9 +32,10 @@ class TrainingJob {
 
  private:
   void open_data();
+  void lock_run_directory();
   void open_run_directory();
   void choose_device() const;
-  void adopt_initial_model();
+  void adopt_initial_model(const std::function<void(const std::string&)>& warn);
   void check_resumable(CheckpointReader& reader);
   void build_model();
   void restore();
@@ -63,7 +64,8 @@ class TrainingJob {
   std::optional<TokenFile> validation_file_;
   std::unique_ptr<Tokenizer> tokenizer_;  // null: unknown
   std::optional<Sampler> validation_;
-  std::optional<std::filesystem::path> resume_from_;
+  std::optional<RunLock> lock_;  // rank 0
+  std::optional<std::filesystem::path> resume_from_, init_from_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<TrainStep> stepper_;

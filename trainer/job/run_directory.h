@@ -22,6 +22,22 @@ struct RunDirectory {
   void create() const;
 };
 
+// Keeps a second run out of a run's directory: a lock on ROOT/.lock, which ends with the process, however that ends.
+class RunLock {
+ public:
+  // Error{kUsage} where another process has it.
+  explicit RunLock(const std::filesystem::path& root);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+  bool held() const { return held_; }  // false: the file system has no locks
+
+ private:
+  int file_ = -1;
+  bool held_ = false;
+};
+
 // Host, launcher, versions and command of this start, as JSON.
 std::string environment_json(const Config& config, int world);
 

@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <string_view>
 #include <variant>
 
 #include "kernels/check.h"
@@ -33,8 +34,8 @@ int run_program(int argc, char** argv) {
   try {
     return std::visit(Run{}, parse_command_line({argv + 1, argv + argc}));
   } catch (const std::exception& error) {
-    // A wrong command line or config is the same on every rank.
-    const bool alike = exit_code_of(error) == static_cast<int>(Fault::kUsage);
+    // A wrong command line is the same on every rank of a job. The other commands know no ranks.
+    const bool alike = argc > 1 && std::string_view(argv[1]) == "train";
     return alike ? report_once(error, launch_info().rank) : report_and_exit_code(error);
   }
 }

@@ -54,9 +54,13 @@ int run_train(const TrainArgs& args) {
   Group world;
   try {
     config = load_config(args.config, args.sets, args.merges);
-    world = make_world({.timeout_seconds = config.parallel.timeout_seconds});
   } catch (const std::exception& e) {
     return report_once(e, launch.rank);
+  }
+  try {
+    world = make_world({.timeout_seconds = config.parallel.timeout_seconds});
+  } catch (const std::exception& e) {
+    return report_and_exit_code(e);  // each rank for itself: they have not found each other
   }
   const int code = train(args, config, world, launch);
   world.reset();

@@ -1,6 +1,7 @@
 #include "trainer/job/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "trainer/checkpoint/runs.h"
@@ -12,6 +13,18 @@ namespace {
 
 // A plan can be made before the data are.
 bool is_there(const DataSetOptions& set) { return TokenFile::exists(set.path); }
+
+// What a rank maps of the training data: its samples, each with what the kernel maps around it.
+int64_t mapped_bytes(const TrainingData& data, const Config& config, int64_t world) {
+  constexpr double kAround = 64 << 10;
+  const auto whole = static_cast<double>(data.bytes());
+  const double width = whole / static_cast<double>(std::max<int64_t>(data.tokens(), 1));
+  const double sample = static_cast<double>(config.train.sequence_length) * width;
+  const double samples = static_cast<double>(config.train.steps) *
+                         static_cast<double>(config.train.global_batch_size) / static_cast<double>(world);
+  if (!config.data.shuffle) return static_cast<int64_t>(std::min(whole, samples * sample));
+  return whole == 0 ? 0 : static_cast<int64_t>(whole * (1 - std::exp(-samples * (sample + kAround) / whole)));
+}
 
 }  // namespace
 
@@ -26,7 +39,7 @@ int run_plan(const PlanArgs& args) {
   if (!sets.empty() && std::all_of(sets.begin(), sets.end(), is_there)) {
     const TrainingData data(sets);
     if (config.model.vocab_size == 0) config.model.vocab_size = data.vocab_size();
-    data_bytes = data.bytes();
+    data_bytes = mapped_bytes(data, config, args.world);
   }
   if (config.model.vocab_size == 0) {
     fail(Fault::kUsage, "model.vocab_size is not set, and the data (", sets.empty() ? "none" : sets[0].path,

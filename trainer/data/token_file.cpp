@@ -1,5 +1,8 @@
 #include "trainer/data/token_file.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -47,6 +50,14 @@ uint64_t largest(const T* tokens, int64_t count) {
   // A narrow negative number would look like a legal id.
   if (std::is_signed_v<T> && most > static_cast<Unsigned>(std::numeric_limits<T>::max())) return UINT64_MAX;
   return most;
+}
+
+// What was looked at once need not stay in the process: a long file would look like the memory that training
+// needs.
+void forget(const void* data, int64_t bytes) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;
+  madvise(reinterpret_cast<void*>(begin), reinterpret_cast<uintptr_t>(data) + bytes - begin, MADV_DONTNEED);
 }
 
 }  // namespace
@@ -201,7 +212,14 @@ int64_t TokenFile::document_of(int64_t position) const {
 
 int64_t TokenFile::max_token() const {
   const uint64_t most = visit(type_, [&](auto token) {
-    return largest(reinterpret_cast<const decltype(token)*>(bin_.data()), tokens_);
+    const auto* tokens = reinterpret_cast<const decltype(token)*>(bin_.data());
+    uint64_t found = 0;
+    for (int64_t begin = 0; begin < tokens_; begin += kScanBlock) {
+      const int64_t count = std::min(kScanBlock, tokens_ - begin);
+      found = std::max(found, largest(tokens + begin, count));
+      forget(tokens + begin, count * size_of(type_));
+    }
+    return found;
   });
   return static_cast<int64_t>(std::min<uint64_t>(most, INT64_MAX));
 }
@@ -212,7 +230,10 @@ void TokenFile::check_vocabulary(int64_t vocab_size) const {
     const auto limit = static_cast<uint64_t>(vocab_size);
     for (int64_t begin = 0; begin < tokens_; begin += kScanBlock) {
       const int64_t count = std::min(kScanBlock, tokens_ - begin);
-      if (largest(tokens + begin, count) < limit) continue;
+      if (largest(tokens + begin, count) < limit) {
+        forget(tokens + begin, count * size_of(type_));
+        continue;
+      }
       int64_t at = begin;
       while (largest(tokens + at, 1) < limit) ++at;
       fail(Fault::kData, prefix_, ".bin: token ", at, " (document ", document_of(at), ") is ",

@@ -28,6 +28,16 @@ check() {  # check MESSAGE COMMAND...
 steps_are() {  # RUN N: metrics.jsonl has steps 1..N, each once
   [ "$(grep -o '^{"step":[0-9]*' "$1/metrics.jsonl" | cut -d: -f2 | tr '\n' ' ')" = "$(seq -s' ' 1 "$2") " ]
 }
+flip() {  # FILE OFFSET: another byte there
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+  # shellcheck disable=SC2059
+  printf "\\x$(printf %02x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
+}
+digits() {  # RUN: its metrics without what a clock or the machine says
+  sed -E 's/"(tokens_per_second|step_seconds|exchange_seconds|peak_memory_bytes)":[^,]*,//g' "$1/metrics.jsonl"
+}
+state() { find "$1" -printf '%p %s %T@\n' | sort; }
 wait_for_steps() {  # RUN N
   for _ in $(seq 400); do [ "$(cat "$1/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$2" ] && return; sleep 0.05; done
   return 1
@@ -59,6 +69,10 @@ expect 2 "foo" $(train) r --set model.foo=1
 expect 2 "model.moe.top_k (5)" $(train) r --set model.moe.top_k=5
 expect 2 "parallel.expert (2) must divide" $(train) r --set parallel.expert=2
 expect 2 "OMPI" env -u OMPI_COMM_WORLD_RANK OMPI_COMM_WORLD_SIZE=2 bash -c '"$@" 2>&1 | sed "s/^switchyard: mpirun/OMPI/" >&2; exit "${PIPESTATUS[0]}"' x $(train) r
+for rank in 0 1; do
+  expect 2 "mpirun started 2 processes, this one as rank $rank, but MPI sees 1" \
+    env OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_RANK=$rank $(train) r
+done
 check "a refused start leaves nothing" test ! -e r
 
 # Data, sizes.
@@ -66,6 +80,10 @@ expect 3 "nothere.idx" $(train) r --set data.train=nothere
 expect 3 "the vocabulary has 50" $(train) r --set model.vocab_size=50
 cp data.bin cut.bin && cp data.idx cut.idx && truncate -s -9 cut.bin
 expect 3 "cut" $(train) r --set data.train=cut
+for byte in 0 9 17 18 26 34 38 46 54; do
+  cp data.bin flipped.bin && cp data.idx flipped.idx && flip flipped.idx $byte
+  expect 3 "flipped." $(train) r --set data.train=flipped
+done
 expect 6 "out of memory" bash -c 'ulimit -v 4194304; "$@"' x $(train) r --set model.hidden_size=1000000
 expect 4 "step 2" $(train) nan --set optimizer.lr=1e30
 
@@ -87,9 +105,56 @@ expect 2 "model.hidden_size is 16 in the checkpoint and 32 in the config" $(trai
 expect 6 "cannot be written" bash -c 'ulimit -f 24; "$@"' x $(train) base --set train.steps=6 --set model.vocab_size=257
 check "the previous checkpoint is intact" "$program" inspect base/checkpoints/step_00000004
 check "nothing is left of the failed one" test -z "$(find base -name '*.tmp')"
+if unshare -m true 2>/dev/null && mkdir full && unshare -m mount -t tmpfs -o size=1m tmpfs full 2>/dev/null; then
+  # Six checkpoints do not fit, the first does.
+  expect 6 "No space left" unshare -m bash -c 'mount -t tmpfs -o size=320k tmpfs full && "$@"; code=$?
+    cp -r full after; exit $code' x $(train) full/run --set train.steps=12
+  check "a full disk leaves a checkpoint" "$program" eval after/run
+  check "nothing is left of the one that did not fit" test -z "$(find after -name '*.tmp')"
+else
+  echo "not tested: a full disk (no file system can be mounted here)"
+fi
+
+# Commands on a run whose newest checkpoint is damaged take the one before, and say so; named itself, it is refused.
+cp -r base flipped
+newest=flipped/checkpoints/step_00000004
+flip "$(find $newest -name 'weights*' | head -1)" 600
+echo "1 2 3" >ids
+for command in "eval flipped" "generate flipped --prompt a --max-tokens 1" "score flipped --tokens ids --out logits0" \
+  "export flipped --format hf --out hf" "inspect flipped"; do
+  expect 0 "step_00000004" "$program" $command
+done
+check "inspect says what is damaged" grep -q "NOT INTACT" out
+for command in "eval $newest" "generate $newest --prompt a" "score $newest --tokens ids --out logits2" \
+  "export $newest --format gguf --out gguf" "inspect $newest"; do
+  expect 3 "weights" "$program" $command
+done
+for command in "eval none" "generate none --prompt a" "score none --tokens ids --out logits2" \
+  "export none --format hf --out hf2" "inspect none"; do
+  expect 3 "none of its 2 checkpoints is intact" "$program" $command
+done
+check "a refused command leaves nothing" test ! -e logits2 -a ! -e gguf -a ! -e hf2
+state base >before
+expect 0 "" "$program" eval base
+expect 0 "" "$program" eval base/checkpoints/step_00000004
+state base >after_eval
+check "eval writes nothing" cmp before after_eval
+
 echo "1 2 x" >ids
 expect 3 "ids:1:5" "$program" score base --tokens ids --out logits
 check "no half of a file" test ! -e logits
+
+# Two runs in one directory.
+$(train) shared --set train.steps=1000000 >out 2>err &
+job=$!
+wait_for_steps shared 2
+cp shared/config.txtpb resolved
+expect 2 "another run is writing here (process $job on" $(train) shared --set train.steps=4 --set optimizer.lr=1
+check "a second run touches nothing" cmp shared/config.txtpb resolved
+kill -KILL $job
+wait $job 2>/dev/null
+expect 2 "model.hidden_size" $(train) shared --resume never --set model.hidden_size=0
+expect 0 "" $(train) shared --resume never
 
 # Signals.
 stop() {  # SIGNAL: a run that got it after a few steps; its exit code
@@ -111,6 +176,20 @@ if [ -n "$mpiexec" ]; then
   expect 2 "train.global_batch_size (6)" $(mpi 4 r) --set train.global_batch_size=6
   expect 2 "parallel.expert (3) must divide" $(mpi 2 r) --set parallel.expert=3
   expect 3 "nothere.idx" $(mpi 2 r) --set data.train=nothere
+  # A rank that is killed: the others end within five seconds, and the next start goes on to the same digits.
+  expect 0 "" $(mpi 2 straight) --set parallel.expert=2 --set train.steps=12
+  $(mpi 2 killed) --set parallel.expert=2 --set train.steps=1000000 >out 2>err &
+  job=$!
+  wait_for_steps killed 3
+  kill -KILL "$(pgrep -P "$job" | tail -1)"
+  for _ in $(seq 50); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
+  check "a lost rank ends the job within five seconds" bash -c "! kill -0 $job"
+  wait "$job"
+  newest=$(cat killed/checkpoints/LATEST)
+  expect 0 "" $(mpi 2 killed) --set parallel.expert=2 --set train.steps=$((10#${newest#step_} + 2))
+  check "goes on from the checkpoint before the kill" grep -q "resuming after step $((10#${newest#step_}))" out
+  check "the digits of a run that never stopped" bash -c "$(declare -f digits)
+    digits straight | head -5 >a; digits killed | head -5 >b; cmp a b"
   $(mpi 2 hang) --set parallel.expert=2 --set train.steps=1000000 --set parallel.timeout_seconds=1 >out 2>err &
   job=$!
   wait_for_steps hang 2

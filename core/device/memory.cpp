@@ -39,13 +39,14 @@ class CachingAllocator {
   Block allocate(int64_t bytes) {
     CHECK(bytes >= 0 && bytes < (int64_t{1} << 56), "bytes: ", bytes);
     void* pool = device_ == Device::kCuda ? cuda_api::current_stream() : nullptr;
-    const int64_t rounded = round_up(std::max<int64_t>(bytes, 1), kAlignment) + (guarded() ? kAlignment : 0);
+    const int64_t rounded = round_up(std::max<int64_t>(bytes, 1), kAlignment);
+    const int64_t taken = rounded + (guarded() ? kAlignment : 0);
     std::lock_guard lock(mutex_);
     Arena& arena = pools_[pool];
-    char* data = arena.take(rounded);
+    char* data = arena.take(taken);
     if (data == nullptr) {
-      add_segment(arena, rounded);
-      data = arena.take(rounded);
+      add_segment(arena, taken);
+      data = arena.take(taken);
     }
     if (guarded()) __asan_unpoison_memory_region(data, bytes);
     stats_.in_use += rounded;

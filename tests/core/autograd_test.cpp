@@ -117,6 +117,17 @@ TEST(Autograd, BackwardFreesWhatWasSaved) {
   EXPECT_EQ(memory_stats(Device::kCpu).in_use, before + gradient);
 }
 
+TEST(Autograd, AValueThatNoClosureSavedIsFreed) {
+  const Var x(Tensor::zeros({1000}, DType::kF32, Device::kCpu), true);
+  Var y = add(x, x);
+  const int64_t before = memory_stats(Device::kCpu).in_use;
+  const Var z = add(y, y);
+  y = Var();
+  EXPECT_EQ(memory_stats(Device::kCpu).in_use, before);
+  backward(z, z.value());
+  EXPECT_EQ(x.grad().shape(), x.shape());
+}
+
 TEST(Autograd, UnusedResultsGiveUndefinedGradients) {
   const Var x = leaf(1);
   const Tensor y = Tensor::from<double>({1}, {1});

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <system_error>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/checkpoint/resource_error.h"
 
 namespace switchyard {
 

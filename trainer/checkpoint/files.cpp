@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "trainer/checkpoint/resource_error.h"
+
 namespace switchyard {
 namespace {
 

@@ -14,9 +14,6 @@ namespace switchyard {
 
 namespace fs = std::filesystem;
 
-// Whether this errno says that the machine lacks something: space, memory, descriptors, threads, a sound disk.
-bool is_resource_error(int error);
-
 // Throws the Error of a failed system call: kResource where the machine is at fault (disk full, quota, file
 // size limit, I/O error), kData where reading failed, kUsage where the path cannot be written.
 [[noreturn]] void fail_reading(const fs::path& path, int error);

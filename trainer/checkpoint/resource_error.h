@@ -1,0 +1,8 @@
+#pragma once
+
+namespace switchyard {
+
+// Whether this errno says that the machine lacks something: space, memory, descriptors, threads, a sound disk.
+bool is_resource_error(int error);
+
+}  // namespace switchyard

@@ -102,7 +102,7 @@ TEST(MemoryTest, ChangingSizesDoNotPileUp) {
     for (const Block& block : blocks) release(block);
   }
   const MemoryStats stats = memory_stats(Device::kMeta);
-  EXPECT_LE(stats.peak_held, stats.peak + stats.peak / 50);
+  EXPECT_LE(stats.peak_held, stats.peak + (4 << 20));  // whole pages, and little else
 }
 
 }  // namespace

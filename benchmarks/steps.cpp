@@ -83,6 +83,15 @@ class Steps {
   int64_t step_ = 0;
 };
 
+// As a job does: what the config leaves out comes from the checkpoint, and only then are the model's defaults
+// derived.
+Config with_model_of_checkpoint(Config config) {
+  if (config.train.init_from.empty()) return config;
+  CheckpointReader reader(config.train.init_from);
+  adopt_model(config, model_from_text(reader.text("model.txtpb"), config.train.init_from));
+  return config;
+}
+
 void serve(const Config& config, const Group& world, bool skewed) {
   Steps steps(config, world, skewed);
   while (true) {
@@ -104,7 +113,8 @@ int main(int argc, char** argv) {
     std::vector<std::string> words(argv + 1, argv + argc);
     const bool skewed = std::erase(words, "--skewed") > 0;
     if (words.empty()) fail(Fault::kUsage, "usage: bench_steps [--skewed] CONFIG [PATH=VALUE]...");
-    const Config config = load_config(words[0], {words.begin() + 1, words.end()}, {});
+    const Config config =
+        bench::with_model_of_checkpoint(load_config(words[0], {words.begin() + 1, words.end()}, {}));
     const LaunchInfo launch = launch_info();
     Group world = make_world({.timeout_seconds = 3600});
     choose_threads(config.threads, launch.local_size);

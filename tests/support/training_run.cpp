@@ -82,7 +82,7 @@ Config small_config(const std::string& data, const std::vector<std::string>& cha
 void train_on(Config config, const Group& world, int expert, const std::string& run_dir, bool resume) {
   config.parallel.expert = expert;
   TrainingJob(config, world,
-              {.run_dir = run_dir, .resume = resume, .nccl = false, .local_size = world->size()})
+              {.run_dir = run_dir, .resume = resume, .local_size = world->size(), .nccl = false})
       .run();
 }
 

@@ -136,7 +136,10 @@ void each_job_field(Visitor& v, Options& c) {
     in("every_steps", o.every_steps, kCount);
     in("keep_last", o.keep_last, kCount);
   });
-  v.group("log", c.log, [](auto& in, auto& o) { in("every_steps", o.every_steps, kCount); });
+  v.group("log", c.log, [](auto& in, auto& o) {
+    in("every_steps", o.every_steps, kCount);
+    in("tensorboard", o.tensorboard, kFree);
+  });
   v.group("sample", c.sample, [](auto& in, auto& o) {
     in("every_steps", o.every_steps, kCount);
     in("prompts", o.prompts, Rule{.text = Rule::Text::kPrompt});

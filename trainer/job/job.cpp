@@ -51,6 +51,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     together(make_self(), [&] {
       metrics_.emplace(directory_.metrics(), step_);
       evaluations_.emplace(directory_.evaluations(), step_);
+      if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
       progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
     });
   }
@@ -192,8 +193,11 @@ std::vector<int64_t> TrainingJob::data_tokens(int64_t step) {
 void TrainingJob::after_step(const StepMetrics& metrics) {
   if (is_root()) {
     metrics_->write(to_json(metrics));
+    if (board_) board_->step(metrics);
     const int64_t every = std::max<int64_t>(1, config_.log.every_steps);
-    if (step_ % every == 0 || step_ == config_.train.steps || step_ == 1) progress_->step(metrics);
+    const bool logged = step_ % every == 0 || step_ == config_.train.steps || step_ == 1;
+    if (logged) progress_->step(metrics);
+    if (board_ && (logged || due(config_.eval.every_steps))) board_->loads(metrics);
   }
   stopping_ = stepper_->stop_agreed();
   if (!stopping_ && due(config_.eval.every_steps)) evaluate_now(step_);
@@ -221,6 +225,7 @@ void TrainingJob::evaluate_now(int64_t step) {
   stopping_ = !result.complete;
   if (!is_root() || stopping_) return;
   evaluations_->write(to_json(result, step));
+  if (board_) board_->evaluation(step, result.loss, result.bits_per_byte);
   say(fmt::format("eval at step {}: loss {:.4f}{} over {} tokens", step, result.loss,
                   result.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *result.bits_per_byte) : "",
                   result.tokens));
@@ -241,6 +246,7 @@ void TrainingJob::sample_now(int64_t step) {
   }
   if (!is_root() || all.empty()) return;
   write_file(directory_.samples() / fmt::format("step_{:08}.txt", step), all);
+  if (board_) board_->sample(step, all);
   say("sample: " + all.substr(0, all.find("\n\n")));
 }
 

@@ -9,6 +9,7 @@
 #include "trainer/job/progress.h"
 #include "trainer/job/run_directory.h"
 #include "trainer/job/step.h"
+#include "trainer/metrics/tensorboard/board.h"
 
 namespace switchyard {
 
@@ -70,6 +71,7 @@ class TrainingJob {
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<TrainStep> stepper_;
   std::optional<MetricsFile> metrics_, evaluations_;  // rank 0
+  std::optional<TensorBoard> board_;                  // rank 0, where the config wants it
   std::optional<Progress> progress_;                  // rank 0
   int64_t step_ = 0;                                  // done
   int64_t saved_step_ = -1;

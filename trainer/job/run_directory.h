@@ -16,6 +16,7 @@ struct RunDirectory {
   std::filesystem::path log() const { return root / "log.txt"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path evaluations() const { return root / "eval.jsonl"; }
+  std::filesystem::path tensorboard() const { return root / "tb"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path samples() const { return root / "samples"; }
 

@@ -27,6 +27,7 @@ struct Run {
   int operator()(const ExportArgs& args) const { return run_export(args); }
   int operator()(const PrepareArgs& args) const { return run_prepare(args); }
   int operator()(const InspectArgs& args) const { return run_inspect(args); }
+  int operator()(const ReportArgs& args) const { return run_report(args); }
   int operator()(const PlanArgs& args) const { return run_plan(args); }
 };
 

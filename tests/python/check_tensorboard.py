@@ -131,7 +131,7 @@ def check_loads(table, board, metrics):
             for expert, load in enumerate(metrics[step - 1]["layers"][layer]["load"]):
                 red, _, blue, alpha = pixels[layer * cell + cell // 2, expert * cell + cell // 2]
                 distance = min(1.0, abs(numpy.log2(max(load, 1e-9) * EXPERTS)) / 2)
-                assert abs(alpha - 255 * distance) <= 1 and (alpha == 0 or (red > blue) == (load * EXPERTS > 1))
+                assert abs(alpha - 216 * distance**0.75) <= 1 and (alpha == 0 or (red > blue) == (load * EXPERTS > 1))
     table.row("moe/load", f"steps {[s for s, _ in pictures]}", f"PNG {pixels.shape[1]} x {pixels.shape[0]}",
               ok=[s for s, _ in pictures] == PICTURED)
 

@@ -71,11 +71,13 @@ CLI::App* add_eval(CLI::App& app, EvalArgs& args) {
       ->allow_extra_args(false);
   command->footer(
       "The last line of stdout is one JSON object: loss, tokens, bits_per_byte (where bytes are known), and\n"
-      "layers with the load of each expert. With several data sets a table comes first, with the two experts\n"
+      "layers with the load of each expert. With several data sets a table comes first, with the two "
+      "experts\n"
       "that each layer chose most, and the object holds all of them in \"data\" besides their sums.\n"
       "Examples:\n"
       "  switchyard eval runs/quickstart --data data/quickstart/validation\n"
-      "  switchyard eval runs/quickstart --data data/quickstart/heldout/de --data data/quickstart/heldout/ja");
+      "  switchyard eval runs/quickstart --data data/quickstart/heldout/de --data "
+      "data/quickstart/heldout/ja");
   return command;
 }
 
@@ -175,6 +177,29 @@ CLI::App* add_inspect(CLI::App& app, InspectArgs& args) {
   return command;
 }
 
+CLI::App* add_report(CLI::App& app, ReportArgs& args) {
+  CLI::App* command = app.add_subcommand("report", "Draw a run as one HTML file");
+  command->add_option("RUN", args.runs, "A run's directory; curves of several share their charts")
+      ->required();
+  command->add_option("--out", args.out, "The file to write [RUN/report.html]")->type_name("FILE");
+  CLI::Option* data = command->add_option("--data", args.data,
+                                          "Prefix of a token file: its loss and its experts under the newest "
+                                          "checkpoint; may be repeated");
+  data->type_name("PREFIX")->allow_extra_args(false);
+  command
+      ->add_option("--evaluation", args.evaluation,
+                   "Instead of --data: a file with what eval printed of them")
+      ->type_name("FILE")
+      ->excludes(data);
+  command->footer(
+      "The file needs nothing beside it. A run that is still going can be drawn as well.\n"
+      "Examples:\n"
+      "  switchyard report runs/quickstart --data data/quickstart/tokens/de --data "
+      "data/quickstart/tokens/ja\n"
+      "  switchyard report runs/lr1e-3 runs/lr3e-3 --out compared.html");
+  return command;
+}
+
 CLI::App* add_plan(CLI::App& app, PlanArgs& args) {
   CLI::App* command =
       app.add_subcommand("plan", "Parameters, memory and traffic per rank, before anything is started");
@@ -202,6 +227,7 @@ struct Program {
   ExportArgs export_args;
   PrepareArgs prepare_args;
   InspectArgs inspect_args;
+  ReportArgs report_args;
   PlanArgs plan_args;
   CLI::App* train = add_train(app, train_args);
   CLI::App* eval = add_eval(app, eval_args);
@@ -211,6 +237,7 @@ struct Program {
   CLI::App* export_model = add_export(app, export_args);
   CLI::App* prepare = add_prepare(app, prepare_args);
   CLI::App* inspect = add_inspect(app, inspect_args);
+  CLI::App* report = add_report(app, report_args);
   CLI::App* plan = add_plan(app, plan_args);
 
   CommandLine chosen() const {
@@ -222,6 +249,7 @@ struct Program {
     if (export_model->parsed()) return export_args;
     if (prepare->parsed()) return prepare_args;
     if (inspect->parsed()) return inspect_args;
+    if (report->parsed()) return report_args;
     return plan_args;
   }
 };

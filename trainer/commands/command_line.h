@@ -14,7 +14,7 @@ struct Message {
 };
 
 using CommandLine = std::variant<Message, TrainArgs, EvalArgs, GenerateArgs, ScoreArgs, ImportArgs,
-                                 ExportArgs, PrepareArgs, InspectArgs, PlanArgs>;
+                                 ExportArgs, PrepareArgs, InspectArgs, PlanArgs, ReportArgs>;
 
 // The arguments after the program's name. Error{kUsage} with one line for what it cannot take.
 CommandLine parse_command_line(const std::vector<std::string>& arguments);

@@ -66,6 +66,14 @@ struct InspectArgs {
 };
 int run_inspect(const InspectArgs&);
 
+struct ReportArgs {
+  std::vector<std::string> runs;  // directories
+  std::string out;                // empty: RUN/report.html
+  std::vector<std::string> data;  // prefixes
+  std::string evaluation;         // instead of data: a file with what eval printed
+};
+int run_report(const ReportArgs&);
+
 struct PlanArgs {
   std::string config;
   std::vector<std::string> sets, merges;

@@ -7,32 +7,12 @@
 #include <numeric>
 
 #include "trainer/commands/commands.h"
-#include "trainer/job/evaluation.h"
-#include "trainer/job/loaded_model.h"
+#include "trainer/job/evaluate_file.h"
 
 namespace switchyard {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
-  const TokenFile file = TokenFile::open(prefix);
-  file.check_vocabulary(loaded.options.vocab_size);
-  const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};
-  const Sampler sampler(
-      file, {.sequence_length = train.sequence_length, .documents = loaded.options.mask_documents});
-  std::unique_ptr<Tokenizer> own;
-  const Tokenizer* tokenizer = loaded.tokenizer.get();
-  if (tokenizer == nullptr) {
-    own = tokenizer_of(file);
-    tokenizer = own.get();
-  }
-  LoadRecorder loads;
-  Evaluation result =
-      evaluate(*loaded.model, sampler, tokenizer, train.micro_batch_size, 0, make_self(), &loads);
-  result.layers = loads.take();
-  return result;
-}
 
 // Sums over data sets; the bits per byte only where all have them.
 Evaluation total_of(const std::vector<Evaluation>& parts) {

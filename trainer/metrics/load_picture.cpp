@@ -7,7 +7,9 @@ namespace switchyard {
 namespace {
 
 constexpr Color kMore{217, 95, 2, 255}, kLess{31, 113, 189, 255}, kNone{96, 96, 96, 255};
-constexpr double kOctaves = 2;  // from an even share to the full colour
+constexpr double kStrongest = 216;  // alpha: text on it stays legible
+constexpr double kCurve = 0.75;     // below 1: small differences show
+constexpr double kOctaves = 2;      // from an even share to the full colour
 
 size_t columns_of(const std::vector<std::vector<double>>& rows) {
   size_t columns = 1;
@@ -21,7 +23,7 @@ Color load_color(double share) {
   if (!(share > 0)) return kNone;
   const double distance = std::clamp(std::log2(share) / kOctaves, -1.0, 1.0);
   Color color = distance > 0 ? kMore : kLess;
-  color.alpha = static_cast<uint8_t>(std::lround(255 * std::abs(distance)));
+  color.alpha = static_cast<uint8_t>(std::lround(kStrongest * std::pow(std::abs(distance), kCurve)));
   return color;
 }
 

@@ -1,0 +1,24 @@
+#include "trainer/job/evaluate_file.h"
+
+namespace switchyard {
+
+Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
+  const TokenFile file = TokenFile::open(prefix);
+  file.check_vocabulary(loaded.options.vocab_size);
+  const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};
+  const Sampler sampler(
+      file, {.sequence_length = train.sequence_length, .documents = loaded.options.mask_documents});
+  std::unique_ptr<Tokenizer> own;
+  const Tokenizer* tokenizer = loaded.tokenizer.get();
+  if (tokenizer == nullptr) {
+    own = tokenizer_of(file);
+    tokenizer = own.get();
+  }
+  LoadRecorder loads;
+  Evaluation result =
+      evaluate(*loaded.model, sampler, tokenizer, train.micro_batch_size, 0, make_self(), &loads);
+  result.layers = loads.take();
+  return result;
+}
+
+}  // namespace switchyard

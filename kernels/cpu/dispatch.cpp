@@ -54,7 +54,8 @@ void drop_by_weight(const DropOverCapacity<A>& a) {
     for (int64_t j = 0; j < a.top_k; ++j) {
       const int64_t p = t * a.top_k + j;
       if (a.expert[p] < 0) continue;
-      const A w = a.weight[p] == a.weight[p] ? compared_weight(a.weight[p]) : -std::numeric_limits<A>::infinity();
+      const A w =
+          a.weight[p] == a.weight[p] ? compared_weight(a.weight[p]) : -std::numeric_limits<A>::infinity();
       line[end[a.expert[p]]++] = {w, static_cast<int32_t>(j * a.tokens + t)};
     }
   }

@@ -23,7 +23,7 @@ struct Task {
 // of threads; the packed product's do not, and one thread packs a group's weights once.
 int64_t row_block(int64_t rows) {
   constexpr int64_t kRowBlock = 256;
-  if (!prefer_packed_gemm(kRowBlock)) return kRowBlock;
+  if (!has_packed_gemm()) return kRowBlock;
   const int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
   return threads == 1 ? rows : std::clamp<int64_t>(rows / (2 * threads), kRowBlock, 1024);
 }

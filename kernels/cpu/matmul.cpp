@@ -108,7 +108,7 @@ void run(Cpu, const Matmul<T, C>& args) {
   }
   if constexpr (std::is_same_v<T, double>)
     rows_in_parallel(p);
-  else if (std::is_same_v<T, float> ? !prefer_packed_gemm(p.m) : has_bf16_gemm())
+  else if (std::is_same_v<T, float> ? !has_packed_gemm() : has_bf16_gemm())
     gemm(p);
   else
     packed_matmul(p);

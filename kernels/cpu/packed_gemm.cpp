@@ -165,12 +165,11 @@ void multiply_panels(int64_t m, int64_t n, int64_t k, const float* a, const floa
 
 }  // namespace
 
-bool prefer_packed_gemm(int64_t m) {
-#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
-  constexpr int64_t kFewRows = 40;  // measured: 16 rows 0.85 of oneDNN's rate, 64 rows even, 250 rows 1.0-1.4
-  return m >= kFewRows;
+bool has_packed_gemm() {
+#if defined(__AVX2__) && defined(__FMA__)
+  return true;
 #else
-  return m < 0;
+  return false;
 #endif
 }
 

@@ -31,8 +31,9 @@ TEST(ResolvedText, KeepsAnExplicitlyEmptyBalance) {
 }
 
 TEST(ResolvedText, NamesEveryFieldOfTheSchema) {
-  const std::string text = resolved_text(
-      parse_after_model("sample { prompts: 'a' }", {"model.dense_layers=1", "model.intermediate_size=8"}));
+  const std::string text =
+      resolved_text(parse_after_model("sample { prompts: 'a' } data { blend { path: 'd' weight: 2 } }",
+                                      {"model.dense_layers=1", "model.intermediate_size=8"}));
   const auto* file = config::Experiment::descriptor()->file();
   for (int i = 0; i < file->message_type_count(); ++i) {
     for (int j = 0; j < file->message_type(i)->field_count(); ++j) {

@@ -8,6 +8,7 @@
 // parameters and causal attention). Each line of --json is one measurement; against_torch/gpu_model.py prints
 // the same keys.
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -34,8 +35,8 @@ struct Arguments {
   // experts.
   std::vector<std::string> routing{"balanced"};
   int steps = 10, warmup = 3;
-  int64_t micro_batch = 0, global_batch = 0;  // 0: the model's
-  double peak_tflops = 989.4;                 // dense bf16 of an H100 or H200
+  int64_t micro_batch = 0, global_batch = 0, experts = 0, layers = 0;  // 0: the model's
+  double peak_tflops = 989.4;                                          // dense bf16 of an H100 or H200
   bool profile = false;
   std::string json;
 };
@@ -50,7 +51,9 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
   c.train.global_batch_size =
       a.global_batch > 0 ? a.global_batch : std::max(model.global_batch, c.train.micro_batch_size);
   c.schedule.steps = a.warmup + a.steps;
+  if (a.layers > 0) c.model.num_layers = a.layers;
   if (c.model.moe) {
+    if (a.experts > 0) c.model.moe->num_experts = a.experts;
     c.model.moe->force_balance = routing == "balanced";
     c.model.moe->expert_bias = routing == "skewed";
   }
@@ -78,7 +81,7 @@ struct Measurement {
   double loss = 0;
   double imbalance = 0;  // (max - mean) / mean of the experts' loads, mean over layers
   int64_t peak_bytes = 0;
-  std::string profile;
+  std::vector<Profile::Row> profile;
 };
 
 double imbalance_of(const StepMetrics& metrics) {
@@ -127,15 +130,15 @@ class Run {
     return stepper_->run(++steps_, [&](int64_t m) { return batches_[(steps_ + m) % batches_.size()]; });
   }
 
-  std::string profile() {
+  std::vector<Profile::Row> profile() {
     constexpr int kProfiled = 3;
     Profile profile(config_.device == Device::kCuda ? cuda_clock() : host_clock());
     for (int i = 0; i < kProfiled; ++i) {
       profile.start();
       step();
-      profile.stop("gradient norm, optimizer, metrics");
+      profile.stop(kUpdate);
     }
-    return profile.table(kProfiled);
+    return profile.rows(kProfiled);
   }
 
   Config config_;
@@ -148,32 +151,49 @@ class Run {
 };
 
 void report(const NamedModel& model, const Config& c, const std::string& routing, const Measurement& m,
-            const Arguments& a) {
+            const Ceilings& ceilings, const Arguments& a) {
   const auto tokens = static_cast<double>(c.train.global_batch_size * c.train.sequence_length);
   const double tflops = tokens / m.seconds * flops_per_token(c.model, c.train.sequence_length) / 1e12;
   const bool cuda = c.device == Device::kCuda;
   fmt::print("{:<12} {:<5} {:<5} {:<9} {:>9.0f} tok/s {:>9.3f} ms {:>8.3f} TFLOP/s", model.name, a.device,
              a.precision, routing, tokens / m.seconds, m.seconds * 1e3, tflops);
   if (cuda) fmt::print(" MFU {:>5.1f}%", 100 * tflops / a.peak_tflops);
-  fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n{}",
-             static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss, m.profile);
+  fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n",
+             static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss);
+  const StepShape shape{c.train.global_batch_size * c.train.sequence_length, c.train.sequence_length,
+                        c.precision == Precision::kBF16};
+  const std::map<std::string, Work> work = work_of_step(c.model, shape);
+  if (ceilings.flops > 0) {
+    fmt::print("  products 1024^3 {:.1f} GF/s, the step {:.0f} % of that; memory {:.1f} GB/s\n",
+               ceilings.flops * 1e-9, 100 * tflops * 1e12 / ceilings.flops, ceilings.bytes * 1e-9);
+  }
+  if (a.profile) fmt::print("{}", profile_table(m.profile, work, ceilings));
   if (a.json.empty()) return;
-  const nlohmann::ordered_json line{{"system", "switchyard"},
-                                    {"model", model.name},
-                                    {"device", a.device},
-                                    {"precision", a.precision},
-                                    {"routing", c.model.moe ? routing : "none"},
-                                    {"sequence_length", c.train.sequence_length},
-                                    {"micro_batch", c.train.micro_batch_size},
-                                    {"global_batch", c.train.global_batch_size},
-                                    {"step_seconds", m.seconds},
-                                    {"tokens_per_second", tokens / m.seconds},
-                                    {"model_tflops", tflops},
-                                    {"mfu", cuda ? nlohmann::ordered_json(tflops / a.peak_tflops) : nullptr},
-                                    {"peak_memory_bytes", m.peak_bytes},
-                                    {"host_syncs_per_step", m.syncs},
-                                    {"imbalance", m.imbalance},
-                                    {"loss", m.loss}};
+  nlohmann::ordered_json line{{"system", "switchyard"},
+                              {"model", model.name},
+                              {"device", a.device},
+                              {"precision", a.precision},
+                              {"routing", c.model.moe ? routing : "none"},
+                              {"num_experts", c.model.moe ? c.model.moe->num_experts : 0},
+                              {"num_layers", c.model.num_layers},
+                              {"sequence_length", c.train.sequence_length},
+                              {"micro_batch", c.train.micro_batch_size},
+                              {"global_batch", c.train.global_batch_size},
+                              {"step_seconds", m.seconds},
+                              {"tokens_per_second", tokens / m.seconds},
+                              {"model_tflops", tflops},
+                              {"mfu", cuda ? nlohmann::ordered_json(tflops / a.peak_tflops) : nullptr},
+                              {"peak_memory_bytes", m.peak_bytes},
+                              {"host_syncs_per_step", m.syncs},
+                              {"imbalance", m.imbalance},
+                              {"loss", m.loss}};
+  if (!cuda) line["threads"] = omp_get_max_threads();
+  if (ceilings.flops > 0) {
+    line["gemm_ceiling_gflops"] = ceilings.flops * 1e-9;
+    line["memory_ceiling_gbytes_per_second"] = ceilings.bytes * 1e-9;
+    line["step_share_of_gemm_ceiling"] = tflops * 1e12 / ceilings.flops;
+  }
+  if (a.profile) line["profile"] = profile_json(m.profile, work, ceilings);
   std::ofstream(a.json, std::ios::app) << line.dump() << "\n";
 }
 
@@ -189,7 +209,9 @@ void run_all(const Arguments& a) {
         Run run(config, routing);
         m = run.measure(a);
       }
-      report(model, config, routing, m, a);
+      // In the same minute as the steps, on a machine whose speed may drift.
+      const bool measured = a.profile && config.device == Device::kCpu;
+      report(model, config, routing, m, measured ? measure_ceilings(a.precision == "BF16") : Ceilings{}, a);
       std::fflush(stdout);
       release_cached(config.device);
       reset_peak(config.device);
@@ -210,6 +232,8 @@ int main_of(int argc, char** argv) {
   app.add_option("--warmup", a.warmup)->check(CLI::NonNegativeNumber);
   app.add_option("--micro-batch", a.micro_batch, "Sequences; default: the model's");
   app.add_option("--global-batch", a.global_batch, "Sequences; default: the model's");
+  app.add_option("--experts", a.experts, "Of a mixture, at the same top_k; default: the model's");
+  app.add_option("--layers", a.layers, "Default: the model's");
   app.add_option("--peak-tflops", a.peak_tflops, "Of MFU; default: dense bf16 of an H100");
   app.add_option("--json", a.json, "Append one line per measurement");
   app.add_flag("--profile", a.profile, "Time per op of three more steps");

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "benchmarks/train_step/work.h"
 #include "core/op_observer.h"
 
 namespace switchyard::bench {
@@ -32,13 +34,23 @@ class Profile {
   void start();
   void stop(const std::string& rest);  // `rest`: what to call the time after the last op
 
-  // Lines "op  calls  milliseconds  share", slowest first, for one of `steps`.
-  std::string table(int steps);
+  struct Row {
+    std::string op;
+    double calls = 0, seconds = 0;  // of one step
+  };
+  // Slowest first, for one of `steps`.
+  std::vector<Row> rows(int steps);
 
  private:
   std::unique_ptr<Clock> clock_;
   std::vector<std::string> names_;  // of the intervals; empty: between stop() and start()
   OpObserver observer_;
 };
+
+// Lines "op  calls  ms a step  share", and where the op's work is known its rate and share of the ceiling.
+std::string profile_table(const std::vector<Profile::Row>& rows, const std::map<std::string, Work>& work,
+                          const Ceilings& ceilings);
+nlohmann::ordered_json profile_json(const std::vector<Profile::Row>& rows,
+                                    const std::map<std::string, Work>& work, const Ceilings& ceilings);
 
 }  // namespace switchyard::bench

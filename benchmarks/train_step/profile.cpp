@@ -52,11 +52,11 @@ std::vector<Profile::Row> Profile::rows(int steps) {
     if (names_[i].empty()) continue;
     Row& row = by_name[names_[i]];
     row.op = names_[i];
-    row.seconds += seconds[i] / steps;
-    row.calls += 1.0 / steps;
+    row.seconds += seconds[i];
+    ++row.calls;
   }
   std::vector<Row> sorted;
-  for (auto& [name, row] : by_name) sorted.push_back(std::move(row));
+  for (const auto& [name, row] : by_name) sorted.push_back({name, row.calls / steps, row.seconds / steps});
   std::sort(sorted.begin(), sorted.end(), [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
   return sorted;
 }

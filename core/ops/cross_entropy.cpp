@@ -13,7 +13,9 @@ namespace switchyard {
 namespace {
 
 // Logits exist for one chunk of rows at a time: about this many elements.
-int64_t chunk_elements(Device device) { return device == Device::kCuda ? int64_t{1} << 27 : int64_t{1} << 21; }
+int64_t chunk_elements(Device device) {
+  return device == Device::kCuda ? int64_t{1} << 27 : int64_t{1} << 21;
+}
 
 struct Chunk {
   Tensor logits, dlogits;  // [rows, vocab] in Acc and T; one memory where T is Acc
@@ -24,8 +26,8 @@ struct HeadGradient {
 };
 
 // Losses of rows begin .. begin + rows, and their part of the gradient.
-void run_chunk(const Tensor& h, const Tensor& w, const Tensor& target, const Tensor& losses, const Chunk& chunk,
-               const HeadGradient& grad, int64_t begin, int64_t rows, double scale) {
+void run_chunk(const Tensor& h, const Tensor& w, const Tensor& target, const Tensor& losses,
+               const Chunk& chunk, const HeadGradient& grad, int64_t begin, int64_t rows, double scale) {
   const int64_t vocab = w.dim(0), d = w.dim(1);
   const bool want = grad.dh.defined();
   launch(h, [&]<class T>(auto on) {
@@ -33,16 +35,31 @@ void run_chunk(const Tensor& h, const Tensor& w, const Tensor& target, const Ten
     const T* hp = h.data<T>() + begin * d;
     A* logits = chunk.logits.data<A>();
     T* dlogits = want ? chunk.dlogits.data<T>() : nullptr;
-    kernels::run(on, kernels::Matmul<T, A>{.c = logits, .a = hp, .b = w.data<T>(), .m = rows, .n = vocab, .k = d,
-                                           .transpose_b = true});
-    kernels::run(on, kernels::CrossEntropy<T>{.loss = losses.data<A>() + begin, .dlogits = dlogits,
-                                              .logits = logits, .target = target.data<int32_t>() + begin,
-                                              .rows = rows, .vocab = vocab, .scale = static_cast<A>(scale)});
+    kernels::run(
+        on, kernels::Matmul<T, A>{
+                .c = logits, .a = hp, .b = w.data<T>(), .m = rows, .n = vocab, .k = d, .transpose_b = true});
+    kernels::run(on, kernels::CrossEntropy<T>{.loss = losses.data<A>() + begin,
+                                              .dlogits = dlogits,
+                                              .logits = logits,
+                                              .target = target.data<int32_t>() + begin,
+                                              .rows = rows,
+                                              .vocab = vocab,
+                                              .scale = static_cast<A>(scale)});
     if (!want) return;
-    kernels::run(on, kernels::Matmul<T>{.c = grad.dh.data<T>() + begin * d, .a = dlogits, .b = w.data<T>(),
-                                        .m = rows, .n = d, .k = vocab});
-    kernels::run(on, kernels::Matmul<T, A>{.c = grad.dw.data<A>(), .a = dlogits, .b = hp, .m = vocab, .n = d,
-                                           .k = rows, .transpose_a = true, .accumulate = begin > 0});
+    kernels::run(on, kernels::Matmul<T>{.c = grad.dh.data<T>() + begin * d,
+                                        .a = dlogits,
+                                        .b = w.data<T>(),
+                                        .m = rows,
+                                        .n = d,
+                                        .k = vocab});
+    kernels::run(on, kernels::Matmul<T, A>{.c = grad.dw.data<A>(),
+                                           .a = dlogits,
+                                           .b = hp,
+                                           .m = vocab,
+                                           .n = d,
+                                           .k = rows,
+                                           .transpose_a = true,
+                                           .accumulate = begin > 0});
   });
 }
 
@@ -51,8 +68,11 @@ Tensor sum_of(const Tensor& x, double scale) {
   const Tensor sum = Tensor::empty({1}, DType::kF64, x.device());
   const Tensor workspace = Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, x.device());
   launch(x, [&]<class T>(auto on) {
-    kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(), .x = x.data<T>(),
-                                     .workspace = workspace.data<double>(), .n = x.numel(), .scale = scale});
+    kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(),
+                                     .x = x.data<T>(),
+                                     .workspace = workspace.data<double>(),
+                                     .n = x.numel(),
+                                     .scale = scale});
   });
   return sum;
 }
@@ -94,8 +114,8 @@ LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32
                                              std::max<int64_t>(rows, 64));
     Chunk chunk{Tensor::empty({std::min(step, rows), vocab}, wide, hv.device()), {}};
     if (grad.dh.defined()) {
-      chunk.dlogits = wide == hv.dtype() ? chunk.logits
-                                         : Tensor::empty(chunk.logits.shape(), hv.dtype(), hv.device());
+      chunk.dlogits =
+          wide == hv.dtype() ? chunk.logits : Tensor::empty(chunk.logits.shape(), hv.dtype(), hv.device());
     }
     for (int64_t begin = 0; begin < rows; begin += step) {
       run_chunk(hv, wv, target, losses, chunk, grad, begin, std::min(step, rows - begin), scale);

@@ -35,9 +35,13 @@ from worker import BUILD, Worker
 def measure(cell, systems, args, folder, slow):
     """`slow`: why a system is left out, by (system, precision); grows."""
     skipped = {s: slow[s, cell["precision"]] for s in systems if (s, cell["precision"]) in slow}
-    workers = {s: Worker(s, cell, folder, args.seconds, args.timeout) for s in systems if s not in skipped}
+    workers = {}
     try:
-        for system, worker in workers.items():
+        for system in systems:
+            if system in skipped:
+                continue
+            # One starts when the others wait: what a process does before its first step would disturb them.
+            worker = workers[system] = Worker(system, cell, folder, args.seconds, args.timeout)
             worker.run(1)
             if args.give_up and worker.seconds and worker.seconds[0] > args.seconds and system != "compiled":
                 for late in ("eager", "compiled"):

@@ -7,7 +7,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 
 from task import config_file
 
@@ -40,12 +39,11 @@ class Worker:
         self.process = subprocess.Popen(command(system, cell, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=environment, start_new_session=True)
         self.seconds, self.losses, self.exchange = [], [], []
-        self.last, self.spent, self.failure = {}, 0.0, None
+        self.last, self.failure = {}, None
 
     def run(self, steps):
         if steps <= 0 or self.failure:
             return
-        begin = time.perf_counter()
         try:
             self.process.stdin.write(f"{steps}\n")
             self.process.stdin.flush()
@@ -53,7 +51,6 @@ class Worker:
             line = self.process.stdout.readline() if ready else None
         except BrokenPipeError:
             line = ""
-        self.spent += time.perf_counter() - begin
         if line is None:
             self.fail(f"no answer in {self.timeout:.0f} s")
         elif not line:
@@ -70,7 +67,8 @@ class Worker:
 
     def affordable(self, wanted, rounds_left):
         """Steps of the next round that leave as many for the later ones."""
-        return min(wanted, int((self.budget - self.spent) / rounds_left / min(self.seconds[1:] or self.seconds)))
+        left = self.budget - sum(self.seconds[1:])  # the first step compiles
+        return min(wanted, int(left / rounds_left / min(self.seconds[1:] or self.seconds)))
 
     def timed(self):
         """Not the first step, which compiles and touches memory first; nor the second, if there are more."""

@@ -25,8 +25,8 @@ def write_logits(folder, model):
     save_file(logits, folder / "logits.safetensors")
 
 
-def write(name, case):
-    folder = ROOT / "tests/golden" / name
+def write(name, case, root=ROOT / "tests/golden"):
+    folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     model = make_model(case)
     model.save_pretrained(folder / "model")

@@ -46,6 +46,12 @@ TEST(PlotCurve, PointsThatAreNotFiniteAreLeftOut) {
   EXPECT_EQ(plot_curve({1, 2, 3, 4}, {4, nan, 2, 1}), plot_curve({1, 3, 4}, {4, 2, 1}));
 }
 
+TEST(PlotCurve, PointsThatGoBackOrCannotBeSummedAreLeftOut) {
+  EXPECT_EQ(plot_curve({1, 3, 2, 4}, {4, 2, 9, 1}), plot_curve({1, 3, 4}, {4, 2, 1}));
+  EXPECT_EQ(plot_curve({1, 9e18, 2, 3}, {4, 3, 2, 1}), plot_curve({1, 9e18}, {4, 3}));
+  EXPECT_EQ(plot_curve({1, 2, 3, 1e308}, {4, -1e308, 2, 1}), plot_curve({1, 3}, {4, 2}));
+}
+
 TEST(PlotCurve, OnePointIsNoCurve) { EXPECT_EQ(plot_curve({1}, {2}), ""); }
 
 TEST(LoadLines, AnEvenShareIsHalfABlock) {

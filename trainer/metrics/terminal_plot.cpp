@@ -82,9 +82,12 @@ std::string curve_text(const Braille& dots, PlotSize size, double low, double hi
 
 std::string plot_curve(const std::vector<double>& x, const std::vector<double>& y, PlotSize size) {
   CHECK(x.size() == y.size() && size.columns > 0 && size.rows > 0, x.size(), " and ", y.size());
+  // A damaged file may hold anything; larger values' sums and differences would not be finite.
+  constexpr double kLargest = 1e100;
+  const auto drawable = [](double value) { return std::abs(value) <= kLargest; };  // NaN is not
   std::vector<double> xs, ys;
   for (size_t i = 0; i < x.size(); ++i) {
-    if (!std::isfinite(x[i]) || !std::isfinite(y[i])) continue;
+    if (!drawable(x[i]) || !drawable(y[i]) || (!xs.empty() && x[i] < xs.back())) continue;
     xs.push_back(x[i]);
     ys.push_back(y[i]);
   }

@@ -13,8 +13,8 @@ struct PlotSize {
 };
 
 // y over x, with x rising: the mean of the points of each column of dots, joined by lines, over an axis with
-// the least and the greatest x; labels of y at the left. Points that are not finite are left out. Empty where
-// fewer than two remain.
+// the least and the greatest x; labels of y at the left. Points that are not finite, or beyond 1e100, or go
+// back in x are left out. Empty where fewer than two remain.
 std::string plot_curve(const std::vector<double>& x, const std::vector<double>& y, PlotSize size = {});
 
 // One line for up to `per_line` shares: a block as high as the share (full: twice the even one) and the share

@@ -52,7 +52,8 @@ void observe(const char* name, bool backward) {
 void add_into(const Tensor& sum, const Tensor& x) {
   if (sum.dtype() == x.dtype()) {
     launch(sum, [&]<class T>(auto on) {
-      kernels::run(on, kernels::Axpby<T>{.y = sum.data<T>(), .a = sum.data<T>(), .b = x.data<T>(), .n = x.numel()});
+      kernels::run(
+          on, kernels::Axpby<T>{.y = sum.data<T>(), .a = sum.data<T>(), .b = x.data<T>(), .n = x.numel()});
     });
   } else {
     launch(x, [&]<class T>(auto on) {
@@ -71,9 +72,8 @@ Tensor sum_of(const Tensor& a, const Tensor& b) {
 
 Tensor ones_like(const Tensor& value) {
   CHECK(value.numel() == 1, "backward() of ", to_string(value.shape()), " needs a seed");
-  return visit_float(value.dtype(), [&]<class T>() {
-    return Tensor::from<T>({T(1.0f)}, value.shape(), value.device());
-  });
+  return visit_float(value.dtype(),
+                     [&]<class T>() { return Tensor::from<T>({T(1.0f)}, value.shape(), value.device()); });
 }
 
 }  // namespace
@@ -86,8 +86,9 @@ struct Engine {
     return v;
   }
 
-  // What the graph needs of an input: all of a leaf; of a result its place and shape. The values that backward() needs
-  // are those that closures save; any other is free as soon as the forward pass has done with it.
+  // What the graph needs of an input: all of a leaf; of a result its place and shape. The values that
+  // backward() needs are those that closures save; any other is free as soon as the forward pass has done
+  // with it.
   static Vars edges(Vars inputs) {
     for (Var& input : inputs) {
       if (!input.defined() || input.is_leaf()) continue;
@@ -266,8 +267,12 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
     for (Tensor& y : ys) results.emplace_back(std::move(y));
     return results;
   }
-  auto node = std::make_shared<Node>(
-      Node{name, t_next_order++, Engine::edges(std::move(inputs)), std::move(backward), {}, std::vector<Node::Slot>(ys.size())});
+  auto node = std::make_shared<Node>(Node{name,
+                                          t_next_order++,
+                                          Engine::edges(std::move(inputs)),
+                                          std::move(backward),
+                                          {},
+                                          std::vector<Node::Slot>(ys.size())});
   for (size_t i = 0; i < ys.size(); ++i) results.push_back(Engine::result(std::move(ys[i]), node, i));
   return results;
 }
@@ -312,8 +317,8 @@ struct Recomputing {
   }
 };
 
-// Runs f again on fresh leaves and sends dys through it. Parameters are leaves of the inner graph too: their gradients
-// are added there in place, and the outer engine recognises them.
+// Runs f again on fresh leaves and sends dys through it. Parameters are leaves of the inner graph too: their
+// gradients are added there in place, and the outer engine recognises them.
 Tensors backward_again(const std::function<Vars(const Vars&)>& f, const Tensors& inputs,
                        const std::vector<bool>& wants, const Vars& parameters, const Tensors& dys) {
   Recomputing scope;

@@ -1,10 +1,11 @@
 // Reverse-mode automatic differentiation.
 //
-// Two types: a Tensor is data; a Var is a tensor plus its place in the graph. An op computes its result and calls record()
-// with a closure that turns the gradient of the result into the gradients of the inputs. Closures save Tensors (never
-// the Var of their own result: it would own itself) and only *return* gradients; the engine adds them up and checks
-// shape, dtype and count. A node is freed as backward() passes it. The order of backward() depends on the order of
-// construction alone, so all ranks issue their collectives in the same order.
+// Two types: a Tensor is data; a Var is a tensor plus its place in the graph. An op computes its result and
+// calls record() with a closure that turns the gradient of the result into the gradients of the inputs.
+// Closures save Tensors (never the Var of their own result: it would own itself) and only *return* gradients;
+// the engine adds them up and checks shape, dtype and count. A node is freed as backward() passes it. The
+// order of backward() depends on the order of construction alone, so all ranks issue their collectives in the
+// same order.
 //
 // Gradients have the dtype of their value, except those of leaves (parameters), which are accumulated in
 // Acc: float32, or double for double. Graph and switches are per thread.
@@ -35,12 +36,12 @@ class Var {
   bool requires_grad() const;
   bool is_leaf() const;
 
-  // Leaves only. The accumulated gradient in Acc; undefined before the first backward() unless set. A preset gradient
-  // (zeros, a slice of a reducer's bucket) is added to in place.
+  // Leaves only. The accumulated gradient in Acc; undefined before the first backward() unless set. A preset
+  // gradient (zeros, a slice of a reducer's bucket) is added to in place.
   const Tensor& grad() const;
   void set_grad(Tensor grad) const;
-  // What the gradient holds is of no more use: the next to come replaces it, which saves a pass of zeros and a pass of
-  // reading them. A leaf that backward() reaches without a gradient is zeroed.
+  // What the gradient holds is of no more use: the next to come replaces it, which saves a pass of zeros and
+  // a pass of reading them. A leaf that backward() reaches without a gradient is zeroed.
   void forget_grad() const;
   void settle_grad() const;  // zeroes it if it is still forgotten
   // Called by backward() when this leaf's gradient has received all that this pass adds.
@@ -50,27 +51,28 @@ class Var {
   struct State;
   friend struct Engine;
   friend struct GradTarget grad_target(const Var& input, bool zeroed);
-  bool take_forgotten_grad(bool zeroed) const;  // whether it was, and now the caller fills it (it has been zeroed: no)
+  bool take_forgotten_grad(
+      bool zeroed) const;  // whether it was, and now the caller fills it (it has been zeroed: no)
   std::shared_ptr<State> state_;
 };
 
 using Tensors = std::vector<Tensor>;
 using Vars = std::vector<Var>;
 
-// One gradient for each input, undefined where there is none. A closure may also add into a leaf's gradient itself and
-// return that tensor: the engine recognises it and adds nothing (see grad_target).
+// One gradient for each input, undefined where there is none. A closure may also add into a leaf's gradient
+// itself and return that tensor: the engine recognises it and adds nothing (see grad_target).
 using Backward = std::function<Tensors(const Tensor& dy)>;
 using MultiBackward = std::function<Tensors(const Tensors& dys)>;  // undefined dys: that result was not used
 
 Var record(const char* name, Tensor y, Vars inputs, Backward backward);
 Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward);
 
-// Gradients of `root` with respect to every leaf are added to the leaves. `seed` is d objective / d root (ones if
-// undefined).
+// Gradients of `root` with respect to every leaf are added to the leaves. `seed` is d objective / d root
+// (ones if undefined).
 void backward(const Var& root, Tensor seed = {});
 
-// Where a closure writes the gradient of `input`: a leaf's own gradient, where it has one, with accumulate = true unless
-// that is forgotten; else fresh memory of the right dtype. With `zeroed` it may add in any case.
+// Where a closure writes the gradient of `input`: a leaf's own gradient, where it has one, with accumulate =
+// true unless that is forgotten; else fresh memory of the right dtype. With `zeroed` it may add in any case.
 struct GradTarget {
   Tensor tensor;
   bool accumulate;

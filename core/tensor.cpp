@@ -66,8 +66,8 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::slice(int64_t offset, Shape shape) const {
-  CHECK(offset >= 0 && offset + shape.numel() <= numel(), "elements ", offset, " + ", to_string(shape), " of ",
-        to_string(shape_));
+  CHECK(offset >= 0 && offset + shape.numel() <= numel(), "elements ", offset, " + ", to_string(shape),
+        " of ", to_string(shape_));
   Tensor t = *this;
   t.offset_ += offset * size_of(dtype_);
   t.shape_ = shape;
@@ -95,8 +95,8 @@ Tensor Tensor::clone() const {
 }
 
 void Tensor::copy_from(const Tensor& source) const {
-  CHECK(source.shape_ == shape_ && source.dtype_ == dtype_, to_string(source.shape_), " ", name_of(source.dtype_),
-        " copied to ", to_string(shape_), " ", name_of(dtype_));
+  CHECK(source.shape_ == shape_ && source.dtype_ == dtype_, to_string(source.shape_), " ",
+        name_of(source.dtype_), " copied to ", to_string(shape_), " ", name_of(dtype_));
   copy_bytes(raw(), device_, source.raw(), source.device_, bytes());
 }
 

@@ -1,5 +1,5 @@
-// A tensor: shape, type, device and shared storage. Always dense and row-major; views share storage. No gradients here
-// (core/autograd.h), no arithmetic (core/ops.h).
+// A tensor: shape, type, device and shared storage. Always dense and row-major; views share storage. No
+// gradients here (core/autograd.h), no arithmetic (core/ops.h).
 #pragma once
 
 #include <array>
@@ -65,13 +65,13 @@ class Tensor {
     return defined() ? data<T>() : nullptr;
   }
 
-  Tensor outline() const;                               // shape, dtype and device alone; undefined
-  Tensor view(Shape shape) const;                       // same elements
-  Tensor slice(int64_t offset, Shape shape) const;      // a run of elements from `offset`
-  Tensor rows(int64_t begin, int64_t count) const;      // of dim 0
-  Tensor to(Device device) const;                       // a copy, or itself if it is there
+  Tensor outline() const;                           // shape, dtype and device alone; undefined
+  Tensor view(Shape shape) const;                   // same elements
+  Tensor slice(int64_t offset, Shape shape) const;  // a run of elements from `offset`
+  Tensor rows(int64_t begin, int64_t count) const;  // of dim 0
+  Tensor to(Device device) const;                   // a copy, or itself if it is there
   Tensor clone() const;
-  void copy_from(const Tensor& source) const;           // same shape and dtype, any device
+  void copy_from(const Tensor& source) const;  // same shape and dtype, any device
   void zero() const { fill_zero(raw(), device_, bytes()); }
   // Host values; the tensor may be on any device. For tests, metrics and checkpoints.
   template <class T>
@@ -89,7 +89,8 @@ class Tensor {
 
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, Shape shape, Device device) {
-  CHECK(static_cast<int64_t>(values.size()) == shape.numel(), values.size(), " values for ", to_string(shape));
+  CHECK(static_cast<int64_t>(values.size()) == shape.numel(), values.size(), " values for ",
+        to_string(shape));
   Tensor t = empty(shape, dtype_of<T>(), device);
   upload(t.raw(), device, values.data(), t.bytes());
   return t;

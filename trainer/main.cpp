@@ -45,6 +45,7 @@ int run_program(int argc, char** argv) {
 }  // namespace switchyard
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ, SIG_IGN);  // a file at its size limit is a failed write, with exit code 6, and no death
+  std::signal(SIGXFSZ,
+              SIG_IGN);  // a file at its size limit is a failed write, with exit code 6, and no death
   return switchyard::run_program(argc, argv);
 }

@@ -15,8 +15,9 @@ class FailedTogether : public Error {
   FailedTogether(Fault fault, const std::string& message) : Error(fault, message) {}
 };
 
-// Runs f on every rank (Errors of f, bad_alloc and file system errors are caught), then agrees: if any rank failed, all throw
-// FailedTogether with the first failing rank's fault and message. f must not call collectives that a failing rank would miss.
+// Runs f on every rank (Errors of f, bad_alloc and file system errors are caught), then agrees: if any rank
+// failed, all throw FailedTogether with the first failing rank's fault and message. f must not call
+// collectives that a failing rank would miss.
 void together(const Group& world, const std::function<void()>& f);
 
 // Every rank's text, in rank order, on every rank.
@@ -27,8 +28,8 @@ void catch_stop_signals();
 bool stop_asked();
 void ask_stop(bool value);
 
-// The one place that decides which fault an exception of the standard library is: memory and disk that ran out, paths that
-// cannot be used, or a bug of ours.
+// The one place that decides which fault an exception of the standard library is: memory and disk that ran
+// out, paths that cannot be used, or a bug of ours.
 Error as_error(const std::exception& e);
 
 }  // namespace switchyard

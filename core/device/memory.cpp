@@ -121,8 +121,8 @@ class CachingAllocator {
         void* data =
             mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (data == MAP_FAILED) return nullptr;
-        // Large pages: matrix products walk many rows at once, and each row is a page of its own (measured: 3 to 6 %
-        // of a product's time). Where the system has none to give, small ones do.
+        // Large pages: matrix products walk many rows at once, and each row is a page of its own (measured: 3
+        // to 6 % of a product's time). Where the system has none to give, small ones do.
         madvise(data, bytes, MADV_HUGEPAGE);
         return static_cast<char*>(data);
       }

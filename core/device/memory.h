@@ -1,7 +1,7 @@
 // Memory of each device through one caching allocator: a fresh page costs 40 times a warm one, and a CUDA
-// allocation synchronises. Blocks are cut from long segments and join again when freed (core/device/arena.h): experts' row
-// counts change from step to step, and blocks kept by size would pile up. On CUDA a block returns to the pool of the
-// stream it was allocated on, so reuse is ordered by that stream.
+// allocation synchronises. Blocks are cut from long segments and join again when freed (core/device/arena.h):
+// experts' row counts change from step to step, and blocks kept by size would pile up. On CUDA a block
+// returns to the pool of the stream it was allocated on, so reuse is ordered by that stream.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,11 @@ Block allocate(Device device, int64_t bytes);
 void release(const Block& block) noexcept;
 
 struct MemoryStats {
-  int64_t in_use = 0;              // bytes handed out
-  int64_t peak = 0;                // of in_use, since the last reset
-  int64_t reserved = 0;            // bytes of the segments
-  int64_t peak_held = 0;           // most that the process held, since the last reset: of a CPU pages, of a GPU segments
+  int64_t in_use = 0;    // bytes handed out
+  int64_t peak = 0;      // of in_use, since the last reset
+  int64_t reserved = 0;  // bytes of the segments
+  int64_t peak_held =
+      0;  // most that the process held, since the last reset: of a CPU pages, of a GPU segments
   int64_t system_allocations = 0;  // segments, ever
 };
 MemoryStats memory_stats(Device device);
@@ -35,8 +36,8 @@ void release_cached(Device device);
 // kMeta counts from now on as this device does. For plans.
 void imitate(Device device);
 
-// Copies on the calling thread's stream; returns when the destination (if host memory) may be read and the source reused.
-// kMeta on either side: nothing happens.
+// Copies on the calling thread's stream; returns when the destination (if host memory) may be read and the
+// source reused. kMeta on either side: nothing happens.
 void copy_bytes(void* dst, Device dst_device, const void* src, Device src_device, int64_t bytes);
 // Like copy_bytes host -> device, but returns at once; the source is staged in pinned memory.
 void upload(void* dst, Device dst_device, const void* src, int64_t bytes);

@@ -128,8 +128,8 @@ std::vector<float> ParameterStore::read(const Parameter& parameter, const Piece&
 
 void ParameterStore::write(const Parameter& parameter, const Piece& piece, Kind kind,
                            const std::vector<float>& values) {
-  CHECK(static_cast<int64_t>(values.size()) == piece.shape.numel(), piece.name, ": ", values.size(), " values for ",
-        to_string(piece.shape));
+  CHECK(static_cast<int64_t>(values.size()) == piece.shape.numel(), piece.name, ": ", values.size(),
+        " values for ", to_string(piece.shape));
   const Segment& s = segments_[parameter.segment];
   if (kind == Kind::kM) return put(part(s.m, parameter, piece), values);
   if (kind == Kind::kV) return put(part(s.v, parameter, piece), values);

@@ -1,10 +1,10 @@
 // The parameters of a model, their logical names, and the flat storage that holds them.
 //
-// A Parameter is what a layer computes with, and may fuse several logical tensors: the query, key and value projections
-// in one matrix, this rank's experts in one [experts, 2 m, d]. A Piece is one logical tensor under its global name, as
-// it stands in checkpoints. Layers register parameters, then materialize() gives all of them storage: per
-// (placement, decay, dtype) one flat run of values, gradients, masters and moments, so that the optimizer, the
-// gradient norm and the reduction work on few long runs.
+// A Parameter is what a layer computes with, and may fuse several logical tensors: the query, key and value
+// projections in one matrix, this rank's experts in one [experts, 2 m, d]. A Piece is one logical tensor
+// under its global name, as it stands in checkpoints. Layers register parameters, then materialize() gives
+// all of them storage: per (placement, decay, dtype) one flat run of values, gradients, masters and moments,
+// so that the optimizer, the gradient norm and the reduction work on few long runs.
 #pragma once
 
 #include <string>
@@ -29,8 +29,8 @@ struct ParameterSpec {
   std::vector<Piece> pieces;
   DType dtype = DType::kF32;
   Placement placement = Placement::kReplicated;
-  bool decay = true;     // weight decay: two or more dimensions on disk
-  double stddev = 0;     // of the initial normal distribution; 0: filled with `fill`
+  bool decay = true;  // weight decay: two or more dimensions on disk
+  double stddev = 0;  // of the initial normal distribution; 0: filled with `fill`
   double fill = 1;
 };
 
@@ -47,10 +47,10 @@ struct Segment {
   bool decay;
   DType dtype;
   std::vector<int> parameters;  // indices, in order of registration
-  Tensor value;   // [n] dtype
-  Tensor grad;    // [n] Acc
-  Tensor master;  // [n] Acc; undefined where dtype is Acc
-  Tensor m, v;    // [n] Acc
+  Tensor value;                 // [n] dtype
+  Tensor grad;                  // [n] Acc
+  Tensor master;                // [n] Acc; undefined where dtype is Acc
+  Tensor m, v;                  // [n] Acc
 };
 
 class ParameterStore {
@@ -63,8 +63,8 @@ class ParameterStore {
   // State that is saved but not trained (a selection bias): float32, filled with zeros.
   Var add_buffer(const std::string& name, Shape shape);
 
-  // Storage on `device`; `trainable` adds gradients, masters and moments. Initial values are seeded by (seed, piece name), so
-  // they depend neither on the layout nor on the order.
+  // Storage on `device`; `trainable` adds gradients, masters and moments. Initial values are seeded by (seed,
+  // piece name), so they depend neither on the layout nor on the order.
   void materialize(Device device, uint64_t seed, bool trainable, bool initialize = true);
 
   std::vector<Parameter>& parameters() { return parameters_; }

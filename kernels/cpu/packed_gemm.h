@@ -1,6 +1,6 @@
-// Our own float32 matrix product for AVX2 and AVX-512: both operands are packed into panels that the innermost
-// loop reads front to back, so layout (transposed or not, any leading dimension) and storage (float32 or
-// bf16, widened on the way) cost the same.
+// Our own float32 matrix product for AVX2 and AVX-512: both operands are packed into panels that the
+// innermost loop reads front to back, so layout (transposed or not, any leading dimension) and storage
+// (float32 or bf16, widened on the way) cost the same.
 //
 // Why not oneDNN's here: a row of its result may have other bits when the product has other rows, and then a
 // token's expert gives other bits on another layout of ranks, where more or fewer tokens meet it. Here an

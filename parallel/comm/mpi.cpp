@@ -152,8 +152,9 @@ Group make_mpi_world(const LaunchInfo& launch, const CommOptions& options) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   if (size != launch.world_size) {
     finalize_mpi(static_cast<int>(Fault::kUsage), kPatience);
-    fail(Fault::kUsage, launch.launcher, " started ", launch.world_size, " processes, this one as rank ", launch.rank,
-         ", but MPI sees ", size, ": start the program with the launcher of the MPI that it was built with (",
+    fail(Fault::kUsage, launch.launcher, " started ", launch.world_size, " processes, this one as rank ",
+         launch.rank, ", but MPI sees ", size,
+         ": start the program with the launcher of the MPI that it was built with (",
          "mpirun of Open MPI, or srun --mpi=pmix)");
   }
   MPI_Comm comm;

@@ -7,7 +7,8 @@
 
 namespace switchyard {
 
-GradientReducer::GradientReducer(ParameterStore& store, const Mesh& mesh, int64_t bucket_bytes) : store_(store) {
+GradientReducer::GradientReducer(ParameterStore& store, const Mesh& mesh, int64_t bucket_bytes)
+    : store_(store) {
   for (auto s = store.segments().rbegin(); s != store.segments().rend(); ++s) {
     const Axis& axis = s->placement == Placement::kExpert ? mesh.edp : mesh.world;
     if (axis.size() > 1) add_buckets(*s, axis.device, bucket_bytes);

@@ -22,7 +22,9 @@ class Stopwatch {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-int64_t total(const std::vector<int64_t>& counts) { return std::accumulate(counts.begin(), counts.end(), int64_t{0}); }
+int64_t total(const std::vector<int64_t>& counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
 
 RowGroups make_groups(const std::vector<int64_t>& counts, Device device) {
   auto offsets = std::make_shared<std::vector<int64_t>>(counts.size() + 1, 0);
@@ -30,8 +32,10 @@ RowGroups make_groups(const std::vector<int64_t>& counts, Device device) {
   return {Tensor::from(*offsets, {static_cast<int64_t>(offsets->size())}, device), offsets};
 }
 
-// Arrival order is [source rank][local expert]; expert order is [local expert][source rank]. received[s][e]: rows.
-void expert_order(const std::vector<int64_t>& received, int64_t experts, int ranks, Device device, Dispatched& d) {
+// Arrival order is [source rank][local expert]; expert order is [local expert][source rank]. received[s][e]:
+// rows.
+void expert_order(const std::vector<int64_t>& received, int64_t experts, int ranks, Device device,
+                  Dispatched& d) {
   std::vector<int32_t> begin(received.size());
   std::exclusive_scan(received.begin(), received.end(), begin.begin(), 0);
   std::vector<int32_t> order, inverse(total(received));
@@ -72,7 +76,8 @@ std::vector<int64_t> Dispatcher::host_counts(const SortedPairs& pairs) const {
 
 // own_rows: of this rank's tokens, on either side of the exchange.
 Var Dispatcher::exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const {
-  auto move = [ep = ep_, meter = meter_, label = label_, own_rows](const Tensor& t, const Counts& out, const Counts& in) {
+  auto move = [ep = ep_, meter = meter_, label = label_, own_rows](const Tensor& t, const Counts& out,
+                                                                   const Counts& in) {
     const Stopwatch watch(*meter);
     const CommLabel scope(label + " exchange");
     meter->bytes += own_rows * t.cols() * size_of(t.dtype());

@@ -1,4 +1,5 @@
-// Moves tokens to their experts and back. dispatch() and collect() are each other's transpose, and so are their gradients.
+// Moves tokens to their experts and back. dispatch() and collect() are each other's transpose, and so are
+// their gradients.
 //
 // Pairs are sorted by global expert, hence by owning rank. With EP 1 the sorted rows are the experts' input.
 // With more, counts are exchanged, then rows (all_to_all), and what arrived, by source rank and then by
@@ -13,8 +14,8 @@
 
 namespace switchyard {
 
-// What a rank spent in exchanges. Bytes are those of the rank's own tokens' rows (wherever they went) and of the
-// counts: they depend on the router only through drops.
+// What a rank spent in exchanges. Bytes are those of the rank's own tokens' rows (wherever they went) and of
+// the counts: they depend on the router only through drops.
 struct ExchangeMeter {
   double seconds = 0;  // waiting included
   int64_t bytes = 0;
@@ -31,16 +32,18 @@ struct Dispatched {
 
 class Dispatcher {
  public:
-  // `label` names the layer in messages about a peer that hangs. `planned_load`: rows that reach a rank, relative to an even
-  // load, which a plan on the meta device reckons with.
-  Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label, double planned_load = 1);
+  // `label` names the layer in messages about a peer that hangs. `planned_load`: rows that reach a rank,
+  // relative to an even load, which a plan on the meta device reckons with.
+  Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> meter, std::string label,
+             double planned_load = 1);
 
   int64_t local_experts() const { return end_ - begin_; }
   int64_t first_local_expert() const { return begin_; }
 
   // x [tokens, d], pairs over all experts of this rank's tokens.
   Dispatched dispatch(const Var& x, const SortedPairs& pairs) const;
-  // y: the experts' output in the order of Dispatched::rows. Result [tokens, d]: the weighted sum of each token's rows.
+  // y: the experts' output in the order of Dispatched::rows. Result [tokens, d]: the weighted sum of each
+  // token's rows.
   Var collect(const Var& y, const Var& weight, const Dispatched& d) const;
 
  private:

@@ -33,16 +33,17 @@ kernels::BalanceKind kernel_kind(Balance kind) {
   return kernels::BalanceKind::kSwitch;
 }
 
-// Rows that reach the fullest of the ep ranks, relative to an even load, on average over the layers. Measured where it is
-// largest, in the first steps of a dropless run, when the layers' routers lean each its own way: 1.3 with 2 ranks and 4
-// layers, 1.7 with 4 ranks. A capacity bounds it.
+// Rows that reach the fullest of the ep ranks, relative to an even load, on average over the layers. Measured
+// where it is largest, in the first steps of a dropless run, when the layers' routers lean each its own
+// way: 1.3 with 2 ranks and 4 layers, 1.7 with 4 ranks. A capacity bounds it.
 double planned_load(const MoeOptions& o, int64_t layers, int ranks) {
   const double free = 1 + 0.65 * std::sqrt(static_cast<double>(ranks - 1) / static_cast<double>(layers));
   const double most = o.capacity_factor > 0 ? std::max(1.0, o.capacity_factor) : ranks;
   return o.force_balance ? 1 : std::min(free, most);
 }
 
-// The pieces of this rank's experts in one fused parameter; rows of `names` follow each other within an expert.
+// The pieces of this rank's experts in one fused parameter; rows of `names` follow each other within an
+// expert.
 ParameterSpec expert_spec(const MoeLayerSpec& spec, const Dispatcher& d, const std::string& name, Shape one,
                           const std::vector<std::string>& names) {
   const int64_t size = one.numel() * static_cast<int64_t>(names.size());
@@ -55,7 +56,8 @@ ParameterSpec expert_spec(const MoeLayerSpec& spec, const Dispatcher& d, const s
   for (int64_t e = 0; e < d.local_experts(); ++e) {
     const std::string expert = spec.prefix + "experts." + std::to_string(d.first_local_expert() + e) + ".";
     for (size_t i = 0; i < names.size(); ++i) {
-      p.pieces.push_back({expert + names[i] + ".weight", e * size + static_cast<int64_t>(i) * one.numel(), one});
+      p.pieces.push_back(
+          {expert + names[i] + ".weight", e * size + static_cast<int64_t>(i) * one.numel(), one});
     }
   }
   return p;
@@ -93,8 +95,8 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
   gate_up_ = store.add(expert_spec(spec, dispatcher_, "gate_up", {m, d}, {"gate_proj", "up_proj"}));
   down_ = store.add(expert_spec(spec, dispatcher_, "down", {d, m}, {"down_proj"}));
   if (options.shared_expert_intermediate_size > 0) {
-    shared_.emplace(store, spec.prefix + "shared_expert.", d, options.shared_expert_intermediate_size, spec.dtype,
-                    spec.expert_stddev);
+    shared_.emplace(store, spec.prefix + "shared_expert.", d, options.shared_expert_intermediate_size,
+                    spec.dtype, spec.expert_stddev);
     if (options.shared_expert_gate) {
       shared_gate_ = store.add({.name = spec.prefix + "shared_expert_gate",
                                 .shape = {1, d},
@@ -121,7 +123,8 @@ Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
 Tensor MoeLayer::keep(const Routing& routing, bool training) const {
   const double factor = training ? options_.capacity_factor : options_.eval_capacity_factor;
   if (factor <= 0) return routing.expert;
-  const double even = static_cast<double>(routing.expert.numel()) * factor / static_cast<double>(options_.num_experts);
+  const double even =
+      static_cast<double>(routing.expert.numel()) * factor / static_cast<double>(options_.num_experts);
   const int64_t capacity = std::max(options_.min_capacity, static_cast<int64_t>(std::ceil(even)));
   return drop_over_capacity(routing.expert, routing.weight.value(), options_.num_experts, capacity,
                             options_.token_drop_policy);
@@ -158,7 +161,8 @@ Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
   const SortedPairs pairs = sort_by_expert(kept, options_.num_experts);
 
   LoadRecorder::Sample sample{pairs.counts, pairs.counts, routing.entropy, {}, {}};
-  if (!kept.same_memory(routing.expert)) sample.assigned = sort_by_expert(routing.expert, options_.num_experts).counts;
+  if (!kept.same_memory(routing.expert))
+    sample.assigned = sort_by_expert(routing.expert, options_.num_experts).counts;
   if (context.training) add_losses(routing, logits, context, sample);
   if (context.loads != nullptr) context.loads->add(spec_.layer, sample);
 

@@ -1,8 +1,10 @@
 // One Mixture-of-Experts block: router, capacity, dispatcher, experts, combine.
 //
-//   p = router(x);   y[t] = sum over the chosen experts e of weight[t, e] * Expert_e(x[t])     (+ shared expert, + dense branch)
+//   p = router(x);   y[t] = sum over the chosen experts e of weight[t, e] * Expert_e(x[t])     (+ shared
+//   expert, + dense branch)
 //
-// Routed experts are sharded over the ep axis; everything else is replicated. A group of one is the same code.
+// Routed experts are sharded over the ep axis; everything else is replicated. A group of one is the same
+// code.
 #pragma once
 
 #include <memory>
@@ -21,8 +23,9 @@ struct ForwardContext {
   int64_t sequences = 1;   // in the micro-batch
   double aux_scale = 1;    // 1 / micro-batches in the global batch: auxiliary losses are means over them
   uint64_t noise_key = 0;  // of (seed, step): jitter
-  int64_t first_token = 0; // global index of the micro-batch's first token in the step: noise does not depend on the layout
-  Vars losses;             // auxiliary losses join here, scaled
+  int64_t first_token =
+      0;  // global index of the micro-batch's first token in the step: noise does not depend on the layout
+  Vars losses;  // auxiliary losses join here, scaled
   LoadRecorder* loads = nullptr;
 };
 
@@ -32,8 +35,8 @@ struct MoeLayerSpec {
   int64_t dense_intermediate;  // of the hybrid block's dense branch
   DType dtype;                 // of activations and expert weights
   double router_stddev, expert_stddev, dense_stddev;
-  std::string prefix;          // "model.layers.3.mlp."
-  int64_t moe_layers = 1;      // of the model: what plans assume of the loads
+  std::string prefix;      // "model.layers.3.mlp."
+  int64_t moe_layers = 1;  // of the model: what plans assume of the loads
 };
 
 class MoeLayer {
@@ -43,7 +46,8 @@ class MoeLayer {
 
   Var operator()(const Var& x, ForwardContext& context) const;  // [tokens, d] -> [tokens, d]
 
-  // Selection bias of aux-loss-free balancing, from the step's counts over all ranks: b += rate * sign(mean - count).
+  // Selection bias of aux-loss-free balancing, from the step's counts over all ranks: b += rate * sign(mean -
+  // count).
   void update_bias(const LayerLoad& load) const;
   int64_t layer() const { return spec_.layer; }
   const MoeOptions& options() const { return options_; }
@@ -51,7 +55,8 @@ class MoeLayer {
  private:
   Var router_logits(const Var& x, const ForwardContext& context) const;
   Tensor keep(const Routing& routing, bool training) const;
-  void add_losses(const Routing& routing, const Var& logits, ForwardContext& context, LoadRecorder::Sample& sample) const;
+  void add_losses(const Routing& routing, const Var& logits, ForwardContext& context,
+                  LoadRecorder::Sample& sample) const;
   Var experts(const Var& rows, const RowGroups& groups) const;
 
   MoeOptions options_;
@@ -62,7 +67,7 @@ class MoeLayer {
   Var bias_;            // [experts] float32, a buffer; undefined without expert_bias
   Var gate_up_, down_;  // this rank's experts: [local, 2 m, d], [local, d, m]
   std::optional<FeedForward> shared_, dense_;
-  Var shared_gate_;     // [1, d]
+  Var shared_gate_;  // [1, d]
 };
 
 }  // namespace switchyard

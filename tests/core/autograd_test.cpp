@@ -73,7 +73,8 @@ TEST(Autograd, PresetGradientIsAddedToInPlace) {
 TEST(Autograd, AForgottenGradientIsReplaced) {
   const Var x = leaf(3), w(Tensor::from<double>({5}, {1, 1}), true), b = leaf(7);
   for (int pass = 0; pass < 2; ++pass) {
-    backward(add(linear(Var(Tensor::from<double>({3}, {1, 1})), w, b), linear(Var(Tensor::from<double>({4}, {1, 1})), w)));
+    backward(add(linear(Var(Tensor::from<double>({3}, {1, 1})), w, b),
+                 linear(Var(Tensor::from<double>({4}, {1, 1})), w)));
     backward(add(x, x));
     EXPECT_EQ(x.grad().to_vector<double>()[0], 2);
     EXPECT_EQ(w.grad().to_vector<double>()[0], 7);
@@ -88,8 +89,10 @@ TEST(Autograd, AForgottenGradientThatNothingReplacesIsZeroed) {
   for (const Var& v : {reached, apart}) v.forget_grad();
   double seen = -1;
   reached.set_hook([&] { seen = reached.grad().to_vector<double>()[0]; });
-  backward(record("no gradient", Tensor::from<double>({1}, {1}), {x, reached},
-                  [](const Tensor& dy) -> Tensors { return {dy, Tensor()}; }));
+  backward(
+      record("no gradient", Tensor::from<double>({1}, {1}), {x, reached}, [](const Tensor& dy) -> Tensors {
+        return {dy, Tensor()};
+      }));
   EXPECT_EQ(seen, 0);
   apart.settle_grad();
   EXPECT_EQ(apart.grad().to_vector<double>()[0], 0);

@@ -28,7 +28,8 @@ MoeOptions five_experts() {
 }
 
 struct Net : MoeNet {
-  Net(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64) : MoeNet(options, ep, dtype, kPrefix) {}
+  Net(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64)
+      : MoeNet(options, ep, dtype, kPrefix) {}
   // f(name without the prefix, the piece's elements of `whole(parameter)`).
   template <class Whole, class F>
   void each_piece(Whole whole, F f) const {

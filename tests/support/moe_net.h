@@ -8,7 +8,8 @@ namespace switchyard::test {
 struct MoeNet {
   static constexpr int64_t kHidden = 6;
 
-  MoeNet(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64, const std::string& prefix = "mlp.")
+  MoeNet(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64,
+         const std::string& prefix = "mlp.")
       : layer(store, options,
               {.layer = 1,
                .hidden = kHidden,

@@ -117,8 +117,11 @@ TEST(ExitCode, FollowsTheFault) {
   EXPECT_EQ(exit_code_of(Error(Fault::kPeer, "")), 5);
   EXPECT_EQ(exit_code_of(std::bad_alloc()), 6);
   EXPECT_EQ(exit_code_of(std::length_error("")), 6);
-  EXPECT_EQ(exit_code_of(std::filesystem::filesystem_error("", std::make_error_code(std::errc::io_error))), 6);
-  EXPECT_EQ(exit_code_of(std::filesystem::filesystem_error("", std::make_error_code(std::errc::permission_denied))), 2);
+  EXPECT_EQ(exit_code_of(std::filesystem::filesystem_error("", std::make_error_code(std::errc::io_error))),
+            6);
+  EXPECT_EQ(
+      exit_code_of(std::filesystem::filesystem_error("", std::make_error_code(std::errc::permission_denied))),
+      2);
   EXPECT_EQ(exit_code_of(std::system_error(std::make_error_code(std::errc::no_space_on_device))), 6);
   EXPECT_EQ(exit_code_of(std::runtime_error("")), 1);
 }

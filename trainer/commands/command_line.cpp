@@ -118,7 +118,9 @@ CLI::App* add_score(CLI::App& app, ScoreArgs& args) {
 
 CLI::App* add_import(CLI::App& app, ImportArgs& args) {
   CLI::App* command = app.add_subcommand("import", "Make a checkpoint of a Hugging Face model");
-  command->add_option("--from", args.from, "Directory with config.json and safetensors; with --upcycle also a checkpoint")
+  command
+      ->add_option("--from", args.from,
+                   "Directory with config.json and safetensors; with --upcycle also a checkpoint")
       ->required()
       ->type_name("HF_DIR");
   command->add_option("--to", args.to, "The checkpoint's directory, which must not exist")

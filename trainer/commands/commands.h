@@ -17,7 +17,7 @@ struct TrainArgs {
 int run_train(const TrainArgs&);
 
 struct EvalArgs {
-  std::string checkpoint;  // here and below: a checkpoint's directory or a run's
+  std::string checkpoint;         // here and below: a checkpoint's directory or a run's
   std::vector<std::string> data;  // prefixes; none: the run's validation data
 };
 int run_eval(const EvalArgs&);

@@ -102,8 +102,11 @@ void print_run(const Json& about) {
 
 void check_any_intact(const Json& about) {
   const Json& list = about["checkpoints"];
-  if (list.empty() || std::any_of(list.begin(), list.end(), [](const Json& c) { return c["intact"].get<bool>(); })) return;
-  fail(Fault::kData, about["path"].get<std::string>(), ": none of its ", list.size(), " checkpoints is intact");
+  if (list.empty() ||
+      std::any_of(list.begin(), list.end(), [](const Json& c) { return c["intact"].get<bool>(); }))
+    return;
+  fail(Fault::kData, about["path"].get<std::string>(), ": none of its ", list.size(),
+       " checkpoints is intact");
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ int run_plan(const PlanArgs& args) {
   Config config = load_config(args.config, args.sets, args.merges);
   if (!config.train.init_from.empty()) {
     CheckpointReader reader(resolve_checkpoint(config.train.init_from, [](const std::string&) {}));
-    adopt_model(config, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
+    adopt_model(config,
+                model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
   }
   int64_t data_bytes = 0;
   const std::vector<DataSetOptions> sets = config.data.sets();

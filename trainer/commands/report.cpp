@@ -9,9 +9,7 @@
 #include "trainer/together.h"
 
 namespace switchyard {
-int exit_code_of(const std::exception& error) {
-  return as_error(error).exit_code();
-}
+int exit_code_of(const std::exception& error) { return as_error(error).exit_code(); }
 
 int report_and_exit_code(const std::exception& error, bool speak) {
   if (speak) {

@@ -13,7 +13,8 @@ namespace switchyard {
 
 namespace {
 
-// A wait that passed its deadline is reported by every rank that waits; the others are then given a moment to do so.
+// A wait that passed its deadline is reported by every rank that waits; the others are then given a moment to
+// do so.
 [[noreturn]] void leave_after_lost_peer(const std::exception& e) {
   const int code = report_and_exit_code(e);
   std::this_thread::sleep_for(std::chrono::milliseconds(700));

@@ -70,7 +70,8 @@ void TrainingJob::adopt_initial_model(const Warn& warn) {
   // A run that goes on has the model in its own checkpoint; the one it began with may be gone.
   if (!resume_from_) init_from_ = resolve_checkpoint(config_.train.init_from, warn);
   CheckpointReader reader(resume_from_ ? *resume_from_ : *init_from_);
-  adopt_model(config_, model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
+  adopt_model(config_,
+              model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
 }
 
 void TrainingJob::open_data() {
@@ -92,7 +93,8 @@ void TrainingJob::open_data() {
 
 void TrainingJob::lock_run_directory() {
   lock_.emplace(directory_.root);
-  if (!lock_->held()) warn(directory_.root.string() + ": its file system has no locks; see that no other run writes there");
+  if (!lock_->held())
+    warn(directory_.root.string() + ": its file system has no locks; see that no other run writes there");
 }
 
 void TrainingJob::open_run_directory() {
@@ -115,8 +117,8 @@ void TrainingJob::check_resumable(CheckpointReader& reader) {
   if (differences.empty()) return;
   std::string list;
   for (const FieldDifference& d : differences) {
-    list += fmt::format("{}{} is {} in the checkpoint and {} in the config", list.empty() ? "" : "; ", d.field, d.first,
-                        d.second);
+    list += fmt::format("{}{} is {} in the checkpoint and {} in the config", list.empty() ? "" : "; ",
+                        d.field, d.first, d.second);
   }
   fail(Fault::kUsage, reader.directory().string(), ": cannot resume: ", list);
 }
@@ -220,8 +222,8 @@ void TrainingJob::evaluate_if_missed() {
 void TrainingJob::evaluate_now(int64_t step) {
   if (!validation_) return;
   const int64_t samples = config_.eval.batches * config_.train.global_batch_size;
-  const Evaluation result = evaluate(*model_, *validation_, tokenizer_.get(), config_.train.micro_batch_size, samples,
-                                     mesh_.world.host, nullptr, stop_asked);
+  const Evaluation result = evaluate(*model_, *validation_, tokenizer_.get(), config_.train.micro_batch_size,
+                                     samples, mesh_.world.host, nullptr, stop_asked);
   stopping_ = !result.complete;
   if (!is_root() || stopping_) return;
   evaluations_->write(to_json(result, step));
@@ -240,7 +242,9 @@ void TrainingJob::sample_now(int64_t step) {
     StreamDecoder decoder(*tokenizer_);
     std::string text = prompt;
     generate(*model_, ids, tokenizer_->eos(),
-             {.max_tokens = config_.sample.max_tokens, .temperature = config_.sample.temperature, .seed = config_.seed},
+             {.max_tokens = config_.sample.max_tokens,
+              .temperature = config_.sample.temperature,
+              .seed = config_.seed},
              mesh_.world.host, [&](int32_t id) { text += decoder.push(id); });
     all += text + decoder.finish() + "\n\n";
   }
@@ -264,7 +268,8 @@ std::string TrainingJob::state_json(int64_t step) const {
          "\n";
 }
 
-// --resume never in an old run's directory: once the new run has a checkpoint, the old one's must not win the next start.
+// --resume never in an old run's directory: once the new run has a checkpoint, the old one's must not win the
+// next start.
 void TrainingJob::drop_later_checkpoints(int64_t step) const {
   for (const int64_t old : list_steps(directory_.checkpoints())) {
     if (old > step) std::filesystem::remove_all(step_directory(directory_.checkpoints(), old));
@@ -289,8 +294,9 @@ void TrainingJob::save(int64_t step) {
     publish(directory_.checkpoints(), step, config_.checkpoint.keep_last);
   });
   saved_step_ = step;
-  say(fmt::format("checkpoint of step {} written in {}", step,
-                  duration_text(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count())));
+  say(fmt::format(
+      "checkpoint of step {} written in {}", step,
+      duration_text(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count())));
 }
 
 }  // namespace switchyard

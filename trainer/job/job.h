@@ -19,7 +19,7 @@ struct JobOptions {
   std::string run_dir;  // empty: runs/NAME
   bool resume = true;
   int local_rank = 0, local_size = 1;
-  bool nccl = true;     // false: thread-ranks that share a GPU
+  bool nccl = true;  // false: thread-ranks that share a GPU
 };
 
 class TrainingJob {

@@ -21,13 +21,15 @@ Axis planned_axis(int size, const char* name) {
   return {group, group};
 }
 
-// What a running rank is measured to need beside its tensors and the memory of a process that only plans: code that was
-// not yet run, the stacks of threads, and oneDNN's copies of what it multiplies; with more than one rank MPI and the
-// scratch memory of the sums. The copies, and what is on the heap, grow with the matrices up to a bound.
+// What a running rank is measured to need beside its tensors and the memory of a process that only plans:
+// code that was not yet run, the stacks of threads, and oneDNN's copies of what it multiplies; with more than
+// one rank MPI and the scratch memory of the sums. The copies, and what is on the heap, grow with the
+// matrices up to a bound.
 constexpr int64_t kRunningBytes = 6 << 20;
 constexpr int64_t kMessagingBytes = 10 << 20;
 constexpr int64_t kMostCopies = 8 << 20;
-// Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more memory.
+// Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more
+// memory.
 constexpr int64_t kPlannedMicroBatches = 2;
 
 // "Name:  123 kB" in a file of /proc; 0 where there is no such line.
@@ -56,7 +58,8 @@ int64_t available_bytes() {
 
 int64_t address_space_limit() {
   rlimit limit{};
-  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::numeric_limits<int64_t>::max();
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    return std::numeric_limits<int64_t>::max();
   return static_cast<int64_t>(limit.rlim_cur);
 }
 
@@ -89,7 +92,8 @@ Plan make_plan(Config config, int64_t world) {
   plan.expert_parallel = config.parallel.expert;
   plan.tokens_per_step = config.train.global_batch_size * config.train.sequence_length;
   if (config.device == Device::kCpu) {
-    plan.program = proc_bytes("/proc/self/status", "VmRSS:") + kRunningBytes + (world > 1 ? kMessagingBytes : 0);
+    plan.program =
+        proc_bytes("/proc/self/status", "VmRSS:") + kRunningBytes + (world > 1 ? kMessagingBytes : 0);
   }
   const int64_t round = config.train.micro_batch_size * world;
   const int64_t micro_batches = config.train.global_batch_size / round;
@@ -127,8 +131,8 @@ void check_memory(const Config& config, int64_t world, int local_size) {
   const int64_t rank = plan.memory() - plan.program;
   auto check = [&](const std::string& who, int64_t needed, const std::string& what, int64_t limit) {
     if (needed <= limit) return;
-    fail(Fault::kResource, "out of memory before the start: ", who, " need ", needed >> 20, " MiB, and ", what, " ",
-         limit >> 20, " MiB (switchyard plan shows what for)");
+    fail(Fault::kResource, "out of memory before the start: ", who, " need ", needed >> 20, " MiB, and ",
+         what, " ", limit >> 20, " MiB (switchyard plan shows what for)");
   };
   check("the tensors of a rank", rank, "its address space is limited to", address_space_limit());
   check(fmt::format("the tensors of {} rank{} on this machine", local_size, local_size == 1 ? "" : "s"),
@@ -141,7 +145,8 @@ std::string to_json(const Plan& p) {
       {"world", p.world},
       {"expert_parallel", p.expert_parallel},
       {"tokens_per_step", p.tokens_per_step},
-      {"parameters", {{"total", p.parameters_total}, {"active", p.parameters_active}, {"per_rank", p.parameters_rank}}},
+      {"parameters",
+       {{"total", p.parameters_total}, {"active", p.parameters_active}, {"per_rank", p.parameters_rank}}},
       {"memory_bytes",
        {{"weights", p.weights},
         {"gradients", p.gradients},
@@ -154,18 +159,21 @@ std::string to_json(const Plan& p) {
 }
 
 std::string to_text(const Plan& p) {
-  auto mib = [](int64_t bytes) { return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / (1 << 20)); };
+  auto mib = [](int64_t bytes) {
+    return fmt::format("{:>10.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+  };
   std::string text = fmt::format("{} rank{}, EP {}, {} tokens a step\n\n", p.world, p.world == 1 ? "" : "s",
                                  p.expert_parallel, p.tokens_per_step);
-  text += fmt::format("parameters   {:.2f} M, of which a token meets {:.2f} M; {:.2f} M a rank\n\nmemory of a rank\n",
-                      static_cast<double>(p.parameters_total) / 1e6, static_cast<double>(p.parameters_active) / 1e6,
-                      static_cast<double>(p.parameters_rank) / 1e6);
-  const std::pair<const char*, int64_t> kinds[] = {{"weights", p.weights},         {"gradients", p.gradients},
-                                                   {"optimizer", p.optimizer},     {"activations", p.activations},
-                                                   {"program", p.program},         {"total", p.memory()}};
+  text += fmt::format(
+      "parameters   {:.2f} M, of which a token meets {:.2f} M; {:.2f} M a rank\n\nmemory of a rank\n",
+      static_cast<double>(p.parameters_total) / 1e6, static_cast<double>(p.parameters_active) / 1e6,
+      static_cast<double>(p.parameters_rank) / 1e6);
+  const std::pair<const char*, int64_t> kinds[] = {{"weights", p.weights},     {"gradients", p.gradients},
+                                                   {"optimizer", p.optimizer}, {"activations", p.activations},
+                                                   {"program", p.program},     {"total", p.memory()}};
   for (const auto& [name, bytes] : kinds) text += fmt::format("  {:<12}{}\n", name, mib(bytes));
-  text += fmt::format("\ntraffic of a rank in a step\n  {:<12}{}\n  {:<12}{}\n", "exchange", mib(p.exchange), "gradients",
-                      mib(p.gradient_reduction));
+  text += fmt::format("\ntraffic of a rank in a step\n  {:<12}{}\n  {:<12}{}\n", "exchange", mib(p.exchange),
+                      "gradients", mib(p.gradient_reduction));
   return text;
 }
 

@@ -54,7 +54,9 @@ void RunDirectory::create() const {
   for (const auto& folder : {root, checkpoints(), samples()}) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
-    if (error) fail(error == std::errc::no_space_on_device ? Fault::kResource : Fault::kUsage, folder.string(), ": ", error.message());
+    if (error)
+      fail(error == std::errc::no_space_on_device ? Fault::kResource : Fault::kUsage, folder.string(), ": ",
+           error.message());
   }
 }
 

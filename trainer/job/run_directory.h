@@ -23,7 +23,8 @@ struct RunDirectory {
   void create() const;
 };
 
-// Keeps a second run out of a run's directory: a lock on ROOT/.lock, which ends with the process, however that ends.
+// Keeps a second run out of a run's directory: a lock on ROOT/.lock, which ends with the process, however
+// that ends.
 class RunLock {
  public:
   // Error{kUsage} where another process has it.

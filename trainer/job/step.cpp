@@ -12,7 +12,9 @@
 
 namespace switchyard {
 
-DType compute_dtype(Precision precision) { return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
+DType compute_dtype(Precision precision) {
+  return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32;
+}
 
 int64_t peak_memory_bytes(Device device) {
   if (device == Device::kCuda) return memory_stats(device).peak_held;
@@ -32,7 +34,8 @@ TrainStep::TrainStep(const Config& config, const Transformer& model, ParameterSt
       model_(model),
       store_(store),
       mesh_(mesh),
-      plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(), mesh.world.rank()},
+      plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(),
+            mesh.world.rank()},
       reducer_(store, mesh),
       sums_(Tensor::zeros({3}, DType::kF64, store.device())),
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())) {
@@ -57,8 +60,9 @@ StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& ne
   collect_loads(metrics);
   store_.forget_grads();
   metrics.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  metrics.tokens_per_second = static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length) /
-                              metrics.step_seconds;
+  metrics.tokens_per_second =
+      static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length) /
+      metrics.step_seconds;
   return metrics;
 }
 
@@ -69,7 +73,8 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
   context.aux_scale = static_cast<double>(t.micro_batch_size) / static_cast<double>(t.global_batch_size);
   context.noise_key = key_of(config_.seed, "step " + std::to_string(step));
   const int64_t step_begin = (step - 1) * t.global_batch_size;  // of all ranks' samples
-  context.first_token = (static_cast<int64_t>(plan_.first_sample(step, micro_batch)) - step_begin) * t.sequence_length;
+  context.first_token =
+      (static_cast<int64_t>(plan_.first_sample(step, micro_batch)) - step_begin) * t.sequence_length;
   context.loads = &loads_;
   const double targets = static_cast<double>(t.global_batch_size * t.sequence_length);
   const LossSum loss = model_.loss(batch, context, 1 / targets);
@@ -89,7 +94,8 @@ void TrainStep::add_gradient_squares() {
   }
 }
 
-// What the ranks decide together, in two small reductions: every logical parameter's square once, one clip, one verdict.
+// What the ranks decide together, in two small reductions: every logical parameter's square once, one clip,
+// one verdict.
 void TrainStep::agree(StepMetrics& metrics) {
   const std::vector<double> own = sums_.to_vector<double>();  // the step's one wait for the device
   double expert_squares = own[2];
@@ -101,16 +107,19 @@ void TrainStep::agree(StepMetrics& metrics) {
   mesh_.world.host->all_reduce(&peak, 1, DType::kI64, ReduceOp::kMax);
 
   const double world = mesh_.world.size();
-  metrics.loss = totals[0] / static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length);
+  metrics.loss =
+      totals[0] / static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length);
   metrics.grad_norm = std::sqrt(own[1] + expert_squares);
   metrics.exchange_seconds = totals[2] / world;
   metrics.exchange_bytes = std::llround(totals[3] / world);
   metrics.peak_memory_bytes = peak;
   stop_agreed_ = totals[1] > 0;
-  if (!std::isfinite(metrics.loss)) fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ", std::isnan(metrics.loss) ? std::abs(metrics.loss) : metrics.loss);
+  if (!std::isfinite(metrics.loss))
+    fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ",
+         std::isnan(metrics.loss) ? std::abs(metrics.loss) : metrics.loss);
   if (!std::isfinite(metrics.grad_norm)) {
-    fail(Fault::kNonFinite, "step ", metrics.step, ": the gradient norm is ", std::abs(metrics.grad_norm), " (loss ",
-         metrics.loss, ")");
+    fail(Fault::kNonFinite, "step ", metrics.step, ": the gradient norm is ", std::abs(metrics.grad_norm),
+         " (loss ", metrics.loss, ")");
   }
 }
 

@@ -14,18 +14,19 @@ namespace switchyard {
 
 struct StepMetrics {
   int64_t step = 0;
-  double loss = 0;               // mean cross-entropy per target token of the global batch, before the update
+  double loss = 0;  // mean cross-entropy per target token of the global batch, before the update
   double aux_loss = 0, z_loss = 0;  // with coefficients, summed over layers, mean over micro-batches
-  double grad_norm = 0;          // before clipping
+  double grad_norm = 0;             // before clipping
   double lr = 0;
-  int64_t tokens = 0;            // target tokens since step 1
+  int64_t tokens = 0;                // target tokens since step 1
   std::vector<int64_t> data_tokens;  // the same of each data set of a blend; empty: there is one data set
   double tokens_per_second = 0;
   double step_seconds = 0;
-  double exchange_seconds = 0;   // mean over ranks
-  int64_t exchange_bytes = 0;    // a rank's own rows and counts, mean over ranks
-  int64_t gradient_bytes = 0;    // a rank's, handed to the reduction
-  int64_t peak_memory_bytes = 0; // of the rank that needs most: resident memory (CPU) or reserved device memory
+  double exchange_seconds = 0;  // mean over ranks
+  int64_t exchange_bytes = 0;   // a rank's own rows and counts, mean over ranks
+  int64_t gradient_bytes = 0;   // a rank's, handed to the reduction
+  int64_t peak_memory_bytes =
+      0;  // of the rank that needs most: resident memory (CPU) or reserved device memory
   std::vector<LayerLoad> layers;
 };
 
@@ -33,7 +34,8 @@ std::string to_json(const StepMetrics& metrics);
 // {"layer": .., "max_violation": .., ..., "load": [share of each expert]}
 nlohmann::ordered_json layer_json(const LayerLoad& load);
 
-// Appends lines and flushes each. On resuming, lines of later steps are dropped and the others left as they are.
+// Appends lines and flushes each. On resuming, lines of later steps are dropped and the others left as they
+// are.
 class MetricsFile {
  public:
   MetricsFile(const std::filesystem::path& path, int64_t last_step);

@@ -9,7 +9,8 @@ namespace {
 
 std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
 
-Var add_table(ParameterStore& store, const std::string& name, int64_t rows, int64_t cols, DType dtype, double stddev) {
+Var add_table(ParameterStore& store, const std::string& name, int64_t rows, int64_t cols, DType dtype,
+              double stddev) {
   return store.add({.name = name,
                     .shape = {rows, cols},
                     .pieces = {{name, 0, {rows, cols}}},
@@ -34,11 +35,12 @@ MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
 
 }  // namespace
 
-DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t layer, DType dtype, const Axis& ep,
-                           std::shared_ptr<ExchangeMeter> meter)
+DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t layer, DType dtype,
+                           const Axis& ep, std::shared_ptr<ExchangeMeter> meter)
     : eps_(o.rms_norm_eps),
       input_norm_(store.add_norm(layer_prefix(layer) + "input_layernorm.weight", o.hidden_size, dtype)),
-      post_norm_(store.add_norm(layer_prefix(layer) + "post_attention_layernorm.weight", o.hidden_size, dtype)),
+      post_norm_(
+          store.add_norm(layer_prefix(layer) + "post_attention_layernorm.weight", o.hidden_size, dtype)),
       attention_(store, o, layer_prefix(layer) + "self_attn.", dtype) {
   if (o.is_moe(layer)) {
     moe_.emplace(store, *o.moe, moe_spec(o, layer, dtype), ep, std::move(meter));
@@ -60,7 +62,8 @@ Var DecoderLayer::operator()(const Var& x, const kernels::AttentionShape& shape,
 
 Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dtype, const Axis& ep)
     : options_(o), dtype_(dtype), meter_(std::make_shared<ExchangeMeter>()) {
-  embedding_ = add_table(store, "model.embed_tokens.weight", o.vocab_size, o.hidden_size, dtype, o.initializer_range);
+  embedding_ =
+      add_table(store, "model.embed_tokens.weight", o.vocab_size, o.hidden_size, dtype, o.initializer_range);
   for (int64_t i = 0; i < o.num_layers; ++i) layers_.emplace_back(store, o, i, dtype, ep, meter_);
   norm_ = store.add_norm("model.norm.weight", o.hidden_size, dtype);
   head_ = o.tie_embeddings
@@ -70,7 +73,8 @@ Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dty
 
 RopeTable Transformer::rope(int64_t seq, Device device) const {
   if (!rope_.cos.defined() || rope_.cos.dim(0) < seq) {
-    const auto rotary = static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
+    const auto rotary =
+        static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
     const auto rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(seq)));
     rope_ = make_rope_table(rows, rotary, options_.rope_theta, dtype_, device);
   }

@@ -17,13 +17,18 @@ namespace {
 
 std::atomic<size_t> g_held = 0, g_peak = 0;
 
-void* counted(void* memory) {
-  if (memory == nullptr) throw std::bad_alloc();
+void* counted(void* memory) noexcept {
+  if (memory == nullptr) return nullptr;
   const size_t held = g_held += malloc_usable_size(memory);
   size_t peak = g_peak;
   while (held > peak && !g_peak.compare_exchange_weak(peak, held)) {
   }
   return memory;
+}
+
+void* counted_or_throw(void* memory) {
+  if (memory == nullptr) throw std::bad_alloc();
+  return counted(memory);
 }
 
 void release(void* memory) noexcept {
@@ -34,10 +39,13 @@ void release(void* memory) noexcept {
 }  // namespace
 
 // Every allocation of the program's own goes through these.
-void* operator new(size_t size) { return counted(std::malloc(std::max<size_t>(size, 1))); }
+void* operator new(size_t size) { return counted_or_throw(std::malloc(std::max<size_t>(size, 1))); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  return counted(std::malloc(std::max<size_t>(size, 1)));
+}
 void* operator new(size_t size, std::align_val_t align) {
   const auto step = static_cast<size_t>(align);
-  return counted(std::aligned_alloc(step, (std::max<size_t>(size, 1) + step - 1) / step * step));
+  return counted_or_throw(std::aligned_alloc(step, (std::max<size_t>(size, 1) + step - 1) / step * step));
 }
 void operator delete(void* memory) noexcept { release(memory); }
 void operator delete(void* memory, size_t) noexcept { release(memory); }

@@ -24,7 +24,6 @@ void run(Cpu, const AdamW<T>& a) {
   const A slope = near ? mix1 : mix1 - 1;
   for_chunks(a.n, [=](int64_t begin, int64_t end) {
     A *master = a.master, *m = a.m, *v = a.v;
-    T* p = a.p;
     if constexpr (std::is_same_v<T, A>) master = a.p;
     const A* grad = a.grad;
 #pragma omp simd
@@ -34,12 +33,16 @@ void run(Cpu, const AdamW<T>& a) {
       const A first = std::fma(slope, g - m[i], near ? m[i] : g);
       const A second = std::fma(mix2 * g, g, v[i] * beta2);
       const A denominator = std::sqrt(second) / root + eps;
-      const A moved = decayed - step * first / denominator;
       m[i] = first;
       v[i] = second;
-      master[i] = moved;
-      if constexpr (!std::is_same_v<T, A>) store(p[i], moved);
+      master[i] = decayed - step * first / denominator;
     }
+    if constexpr (std::is_same_v<T, A>) return;
+    // A loop of its own, while the chunk is in the cache: in one with the other, GCC makes vector code of
+    // neither.
+    T* p = a.p;
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) store(p[i], master[i]);
   });
 }
 

@@ -22,6 +22,11 @@ namespace {
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kPage = 2 << 20;
 
+// Long blocks of one size are kept a little apart. Elements of one index that lie a high power of two apart
+// fall into the same rows of memory and sets of the shared cache (measured on a Zen 3: AdamW over four runs 256
+// MiB apart moves 7 GB/s, and 38 with this).
+constexpr int64_t kLong = 16 << 20, kApart = 273 * kAlignment;
+
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
 // What is taken from the system at a time. A CPU gives pages when they are written, so that a long segment
@@ -40,7 +45,7 @@ class CachingAllocator {
     CHECK(bytes >= 0 && bytes < (int64_t{1} << 56), "bytes: ", bytes);
     void* pool = device_ == Device::kCuda ? cuda_api::current_stream() : nullptr;
     const int64_t rounded = round_up(std::max<int64_t>(bytes, 1), kAlignment);
-    const int64_t taken = rounded + (guarded() ? kAlignment : 0);
+    const int64_t taken = rounded + apart(rounded) + (guarded() ? kAlignment : 0);
     std::lock_guard lock(mutex_);
     Arena& arena = pools_[pool];
     char* data = arena.take(taken);
@@ -85,6 +90,8 @@ class CachingAllocator {
 
  private:
   bool guarded() const { return device_ == Device::kCpu && __asan_poison_memory_region != nullptr; }
+
+  int64_t apart(int64_t bytes) const { return like_ == Device::kCpu && bytes >= kLong ? kApart : 0; }
 
   int64_t held() const {
     if (like_ == Device::kCuda) return stats_.reserved;

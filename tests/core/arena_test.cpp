@@ -105,5 +105,17 @@ TEST(MemoryTest, ChangingSizesDoNotPileUp) {
   EXPECT_LE(stats.peak_held, stats.peak + (4 << 20));  // whole pages, and little else
 }
 
+// Moments as long as their parameters: a stride of 64 MiB would put all of them into the same cache sets.
+TEST(MemoryTest, LongBlocksOfOneSizeLieApart) {
+  constexpr int64_t kLong = 64 << 20, kSameSets = 1 << 16;
+  release_cached(Device::kMeta);
+  const Block first = allocate(Device::kMeta, kLong), second = allocate(Device::kMeta, kLong);
+  const int64_t stride = static_cast<char*>(second.data) - static_cast<char*>(first.data);
+  EXPECT_NE(stride % kSameSets, 0);
+  EXPECT_EQ(first.bytes, kLong);  // what was asked for is what is counted
+  release(second);
+  release(first);
+}
+
 }  // namespace
 }  // namespace switchyard

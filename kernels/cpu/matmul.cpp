@@ -4,10 +4,8 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/packed_gemm.h"
-#include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels {
 namespace {
@@ -31,10 +29,10 @@ struct Cut {
   int64_t rows, cols;  // of a block
 };
 
-Cut cut_for_threads(int64_t m, int64_t n, int64_t max_rows, int64_t max_cols) {
+Cut cut_for_threads(int64_t m, int64_t n) {
   constexpr int64_t kWorthAThread = 64 * 64;  // elements of C
   const int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
-  Cut cut{std::min(m, max_rows), std::min(n, max_cols)};
+  Cut cut{m, n};
   const auto blocks = [&] { return ((m + cut.rows - 1) / cut.rows) * ((n + cut.cols - 1) / cut.cols); };
   while (blocks() < threads && cut.rows * cut.cols > kWorthAThread) {
     int64_t& longer = cut.rows >= cut.cols ? cut.rows : cut.cols;
@@ -54,34 +52,12 @@ Matmul<T, C> block_of(Matmul<T, C> p, Cut cut, int64_t i, int64_t j) {
   return p;
 }
 
-void multiply_block(const Matmul<float, float>& p) { packed_gemm(p); }
-void multiply_block(const Matmul<BF16, float>& p) { packed_gemm(p); }
-
-void multiply_block(const Matmul<BF16, BF16>& p) {
-  thread_local Scratch<float> scratch;
-  float* const c = scratch.reserve(p.m * p.n);
-  packed_gemm(Matmul<BF16, float>{.c = c,
-                                  .a = p.a,
-                                  .b = p.b,
-                                  .m = p.m,
-                                  .n = p.n,
-                                  .k = p.k,
-                                  .transpose_a = p.transpose_a,
-                                  .transpose_b = p.transpose_b,
-                                  .lda = p.lda,
-                                  .ldb = p.ldb,
-                                  .ldc = p.n});
-  store_rows(p.c, p.ldc, c, p.n, p.m, p.n, 1.0f, p.accumulate);
-}
-
 template <class T, class C>
 void packed_matmul(const Matmul<T, C>& p) {
-  // Sums of a bf16 result wait in float32 for the last of them: as much as the second-level cache and a bit.
-  const Cut cut =
-      std::is_same_v<C, BF16> ? cut_for_threads(p.m, p.n, 384, 1024) : cut_for_threads(p.m, p.n, p.m, p.n);
+  const Cut cut = cut_for_threads(p.m, p.n);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (cut.rows < p.m || cut.cols < p.n)
   for (int64_t i = 0; i < p.m; i += cut.rows)
-    for (int64_t j = 0; j < p.n; j += cut.cols) multiply_block(block_of(p, cut, i, j));
+    for (int64_t j = 0; j < p.n; j += cut.cols) packed_gemm(block_of(p, cut, i, j));
 }
 
 void rows_in_parallel(const Matmul<double, double>& p) {

@@ -2,8 +2,10 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <thread>
 
+#include "kernels/cpu/packed_gemm.h"
 #include "tests/kernels/values.h"
 
 namespace switchyard::kernels {
@@ -85,7 +87,13 @@ TYPED_TEST(MatmulTest, LargerThanEveryInternalBlock) {
   for (bool accumulate : {false, true}) {
     TypeParam({.m = 259, .n = 517, .k = 11, .accumulate = accumulate}).expect_right();
     TypeParam({.m = 3, .n = 5, .k = 2051, .accumulate = accumulate}).expect_right();
+    TypeParam({.m = 401, .n = 35, .k = 1100, .accumulate = accumulate}).expect_right();
+    TypeParam({.m = 70, .n = 45, .k = 1030, .transpose_b = true, .accumulate = accumulate}).expect_right();
   }
+}
+
+TYPED_TEST(MatmulTest, MoreColumnsThanABlock) {
+  TypeParam({.m = 7, .n = 2100, .k = 600, .ldc = 2105}).expect_right();
 }
 
 TYPED_TEST(MatmulTest, OneRowAndOneColumn) {
@@ -111,6 +119,21 @@ TYPED_TEST(MatmulTest, ARepeatedRunGivesTheSameBits) {
   run(Cpu{}, first.p);
   run(Cpu{}, second.p);
   EXPECT_TRUE(same_bits(first.c, second.c));
+}
+
+// A token's expert must not care how many other tokens meet it.
+TEST(PackedGemmTest, ARowHasTheSameBitsInEveryProduct) {
+  if (!has_packed_gemm()) GTEST_SKIP() << "no AVX2: the products are oneDNN's, which do not promise this";
+  for (bool transpose_b : {false, true}) {
+    Case<float, float> all({.m = 300, .n = 50, .k = 1100, .transpose_b = transpose_b}), few = all;
+    run(Cpu{}, all.p);
+    few.p.a = few.a.data() + 200 * few.p.k;
+    few.p.b = few.b.data();
+    few.p.c = few.c.data() + 200 * few.p.n;
+    few.p.m = 9;
+    run(Cpu{}, few.p);
+    EXPECT_TRUE(std::equal(few.p.c, few.p.c + 9 * 50, all.c.data() + 200 * 50)) << transpose_b;
+  }
 }
 
 TYPED_TEST(MatmulTest, SeveralThreadsAtOnce) {

@@ -88,7 +88,9 @@ Var combine(const Var& x, const Var& weight, const SortedPairs& pairs);  // [row
 // y[i] = x[index[i]] with `inverse` the opposite permutation (both I32).
 Var reorder(const Var& x, const Tensor& index, const Tensor& inverse);
 
-Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments, double coeff);
+// `excess`: [experts] in the scores' type, or undefined.
+Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments, double coeff,
+                 const Tensor& excess = {});
 Var z_loss(const Var& logits, double coeff);
 
 }  // namespace switchyard

@@ -2,7 +2,8 @@
 // parts (1, or one a sequence), E experts, k choices, p = scores of a token divided by their sum.
 //
 //   P[s, e] = mean over the segment's tokens of p      f[s, e] = assignments of the segment to e / (tokens k)
-//   kSwitch    coeff * E * mean over s of sum_e f P    (= coeff under uniform routing; f carries no gradient)
+//   kSwitch    coeff * E * mean over s of sum_e f P    (= coeff under uniform routing; f carries no gradient;
+//              given `excess`, f[e] = 1 / E + excess[e] instead: the shares of other tokens than these)
 //   kKl        coeff * KL(uniform || P) = coeff * (-log E - mean_e log P)
 //   kCv        coeff * (std(P) / mean(P))^2            (population variance)
 //   kEntropy   coeff * (1 - H(P) / log E)
@@ -27,6 +28,7 @@ struct BalanceForward {
   BalanceKind kind;
   A coeff;
   A* workspace = nullptr;  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly
+  const A* excess = nullptr;  // [experts] or null; kSwitch only
 };
 
 // dscores = *dloss * d loss / d scores

@@ -34,7 +34,7 @@ Routing route(const Var& logits, const Tensor& bias, const kernels::RouteRule& r
 }
 
 Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments,
-                 double coeff) {
+                 double coeff, const Tensor& excess) {
   const Tensor s = scores.value();
   const int64_t tokens = s.rows(), experts = s.cols();
   CHECK(segments > 0 && tokens % segments == 0, tokens, " tokens in ", segments, " segments");
@@ -49,7 +49,8 @@ Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind k
                                                 .experts = experts, .top_k = expert.cols(),
                                                 .segments = segments, .kind = kind,
                                                 .coeff = static_cast<A>(coeff),
-                                                .workspace = workspace.data<A>()});
+                                                .workspace = workspace.data<A>(),
+                                                .excess = excess.data_or_null<A>()});
   });
   return record("balance_loss", loss, {scores}, [=](const Tensor& dloss) -> Tensors {
     const Tensor dscores = empty_like(s);

@@ -48,12 +48,14 @@ struct Segment {
   double assignments;  // tokens * top_k
 };
 
+// With `excess` the shares of other assignments stand in for the counts.
 template <class A>
-double switch_loss(A* slope, const A* p, Segment s) {
+double switch_loss(A* slope, const A* p, const A* excess, Segment s) {
   const double experts = static_cast<double>(s.experts), scale = experts / std::max(s.assignments, 1.0);
   double loss = 0;
   for (int64_t e = 0; e < s.experts; ++e) {
-    const double f = scale * static_cast<double>(slope[e]);
+    const double f =
+        excess ? 1 + experts * static_cast<double>(excess[e]) : scale * static_cast<double>(slope[e]);
     loss += f * static_cast<double>(p[e]);
     slope[e] = static_cast<A>(f);
   }
@@ -103,9 +105,9 @@ double entropy_loss(A* slope, const A* p, Segment s) {
 }
 
 template <class A>
-double loss_of(BalanceKind kind, A* slope, const A* p, Segment s) {
+double loss_of(BalanceKind kind, A* slope, const A* p, const A* excess, Segment s) {
   switch (kind) {
-    case BalanceKind::kSwitch: return switch_loss(slope, p, s);
+    case BalanceKind::kSwitch: return switch_loss(slope, p, excess, s);
     case BalanceKind::kKl: return kl_loss(slope, p, s);
     case BalanceKind::kCv: return cv_loss(slope, p, s);
     case BalanceKind::kEntropy: return entropy_loss(slope, p, s);
@@ -129,7 +131,8 @@ void run(Cpu, const BalanceForward<A>& a) {
     A *mean = a.mean + s * a.experts, *slope = a.dmean + s * a.experts;
     mean_score(mean, a.scores + s * tokens * a.experts, tokens, a.experts);
     for (int64_t p = s * tokens * a.top_k; p < (s + 1) * tokens * a.top_k; ++p) slope[a.expert[p]] += 1;
-    loss += coeff * loss_of(a.kind, slope, mean, {a.experts, static_cast<double>(tokens * a.top_k)});
+    loss +=
+        coeff * loss_of(a.kind, slope, mean, a.excess, {a.experts, static_cast<double>(tokens * a.top_k)});
     for (int64_t e = 0; e < a.experts; ++e) slope[e] *= static_cast<A>(coeff);
   }
   *a.loss = static_cast<A>(loss);

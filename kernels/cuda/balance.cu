@@ -72,7 +72,7 @@ __global__ void add_means(A* mean, const A* partial, int64_t n, A scale_by) {
   mean[i] = total * scale_by;
 }
 
-// dmean[s, e] = coeff E f[s, e] / segments. A block a segment.
+// dmean[s, e] = coeff E f[s, e] / segments, f from the segment's assignments. A block a segment.
 template <class A>
 __global__ void share_kernel(BalanceForward<A> a) {
   auto* assigned = reinterpret_cast<int32_t*>(dynamic_shared());  // [experts]
@@ -85,6 +85,14 @@ __global__ void share_kernel(BalanceForward<A> a) {
   const A unit = a.coeff * static_cast<A>(a.experts) / static_cast<A>(a.segments) / static_cast<A>(pairs);
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads)
     a.dmean[blockIdx.x * a.experts + e] = unit * static_cast<A>(assigned[e]);
+}
+
+// The same for f = 1 / E + excess, given.
+template <class A>
+__global__ void given_share_kernel(BalanceForward<A> a) {
+  const A unit = a.coeff / static_cast<A>(a.segments);
+  for (int64_t e = threadIdx.x; e < a.experts; e += kThreads)
+    a.dmean[blockIdx.x * a.experts + e] = unit * (1 + static_cast<A>(a.experts) * a.excess[e]);
 }
 
 // What expert's mean score p adds to the sum that its loss is made of. `f`: kSwitch's share of the
@@ -208,7 +216,9 @@ void run(Cuda on, const BalanceForward<A>& a) {
   }
   CHECK(a.segments > 0 && a.tokens % a.segments == 0, "tokens: ", a.tokens, ", segments: ", a.segments);
   dim3 grid = grid_of(a.segments);
-  if (a.kind == BalanceKind::kSwitch)
+  if (a.kind == BalanceKind::kSwitch && a.excess)
+    launch_kernel(given_share_kernel<A>, grid, kThreads, 0, on.stream, a);
+  else if (a.kind == BalanceKind::kSwitch)
     launch_kernel(share_kernel<A>, grid, kThreads, static_cast<size_t>(a.experts) * sizeof(int32_t),
                   on.stream, a);
   grid.y = static_cast<unsigned>(ceil_div<int64_t>(a.experts, kChunk * kWarp));

@@ -25,12 +25,21 @@ kernels::RouteRule route_rule(const MoeOptions& o) {
 kernels::BalanceKind kernel_kind(Balance kind) {
   switch (kind) {
     case Balance::kAux:
-    case Balance::kSequence: return kernels::BalanceKind::kSwitch;
+    case Balance::kSequence:
+    case Balance::kGlobal: return kernels::BalanceKind::kSwitch;
     case Balance::kKl: return kernels::BalanceKind::kKl;
     case Balance::kCv: return kernels::BalanceKind::kCv;
     case Balance::kEntropy: return kernels::BalanceKind::kEntropy;
   }
   return kernels::BalanceKind::kSwitch;
+}
+
+bool has(const MoeOptions& o, Balance kind) {
+  return std::find(o.balance.begin(), o.balance.end(), kind) != o.balance.end();
+}
+
+void set(const Var& buffer, const std::vector<float>& values) {
+  upload(buffer.value().raw(), buffer.device(), values.data(), buffer.value().bytes());
 }
 
 // Rows that reach the fullest of the ep ranks, relative to an even load, on average over the layers. Measured
@@ -92,6 +101,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
                        .dtype = acc_of(spec.dtype),
                        .stddev = spec.router_stddev});
   if (options.expert_bias) bias_ = store.add_buffer(spec.prefix + "gate.e_score_correction_bias", {e});
+  if (has(options, Balance::kGlobal)) excess_ = store.add_buffer(spec.prefix + "gate.load_excess", {e});
   gate_up_ = store.add(expert_spec(spec, dispatcher_, "gate_up", {m, d}, {"gate_proj", "up_proj"}));
   down_ = store.add(expert_spec(spec, dispatcher_, "down", {d, m}, {"down_proj"}));
   if (options.shared_expert_intermediate_size > 0) {
@@ -135,8 +145,9 @@ void MoeLayer::add_losses(const Routing& routing, const Var& logits, ForwardCont
   Var balance;
   for (const Balance kind : options_.balance) {
     const int64_t segments = kind == Balance::kSequence ? context.sequences : 1;
+    const Tensor excess = kind == Balance::kGlobal ? cast(excess_, logits.dtype()).value() : Tensor();
     const Var loss = balance_loss(routing.scores, routing.expert, kernel_kind(kind), segments,
-                                  options_.aux_loss_coeff * context.aux_scale);
+                                  options_.aux_loss_coeff * context.aux_scale, excess);
     balance = balance.defined() ? add(balance, loss) : loss;
   }
   if (balance.defined()) {
@@ -176,6 +187,11 @@ Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
   return y;
 }
 
+void MoeLayer::update_routing(const LayerLoad& load) const {
+  update_bias(load);
+  update_excess(load);
+}
+
 void MoeLayer::update_bias(const LayerLoad& load) const {
   if (!bias_.defined() || options_.bias_update_rate == 0) return;
   std::vector<float> bias = bias_.value().to_vector<float>();
@@ -184,7 +200,17 @@ void MoeLayer::update_bias(const LayerLoad& load) const {
     const double lack = mean - static_cast<double>(load.assigned[e]);
     bias[e] += static_cast<float>(options_.bias_update_rate * ((lack > 0) - (lack < 0)));
   }
-  upload(bias_.value().raw(), bias_.device(), bias.data(), bias_.value().bytes());
+  set(bias_, bias);
+}
+
+void MoeLayer::update_excess(const LayerLoad& load) const {
+  if (!excess_.defined() || load.pairs() == 0) return;
+  std::vector<float> excess;
+  for (const int64_t count : load.assigned) {
+    const double share = static_cast<double>(count) / static_cast<double>(load.pairs());
+    excess.push_back(static_cast<float>(share - 1 / static_cast<double>(load.assigned.size())));
+  }
+  set(excess_, excess);
 }
 
 }  // namespace switchyard

@@ -46,9 +46,9 @@ class MoeLayer {
 
   Var operator()(const Var& x, ForwardContext& context) const;  // [tokens, d] -> [tokens, d]
 
-  // Selection bias of aux-loss-free balancing, from the step's counts over all ranks: b += rate * sign(mean -
-  // count).
-  void update_bias(const LayerLoad& load) const;
+  // Once per global batch, with its counts over all ranks. Selection bias of aux-loss-free balancing:
+  // b += rate * sign(mean - count). Balance::kGlobal: the experts' shares, for the next global batch.
+  void update_routing(const LayerLoad& load) const;
   int64_t layer() const { return spec_.layer; }
   const MoeOptions& options() const { return options_; }
 
@@ -58,13 +58,20 @@ class MoeLayer {
   void add_losses(const Routing& routing, const Var& logits, ForwardContext& context,
                   LoadRecorder::Sample& sample) const;
   Var experts(const Var& rows, const RowGroups& groups) const;
+  void update_bias(const LayerLoad& load) const;
+  void update_excess(const LayerLoad& load) const;
 
   MoeOptions options_;
   MoeLayerSpec spec_;
   kernels::RouteRule rule_;
   Dispatcher dispatcher_;
-  Var router_;          // [experts, d] in Acc
-  Var bias_;            // [experts] float32, a buffer; undefined without expert_bias
+  Var router_;  // [experts, d] in Acc
+  Var bias_;    // [experts] float32, a buffer; undefined without expert_bias
+  // [experts] float32, a buffer; undefined without Balance::kGlobal. A global batch's micro-batches run
+  // forward and backward one after the other, so its own shares are known too late for its first ones: its
+  // loss has those of the batch before. Kept as share - 1 / experts: zeros are the even share, which presses
+  // nowhere.
+  Var excess_;
   Var gate_up_, down_;  // this rank's experts: [local, 2 m, d], [local, d, m]
   std::optional<FeedForward> shared_, dense_;
   Var shared_gate_;  // [1, d]

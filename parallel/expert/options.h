@@ -9,7 +9,8 @@
 
 namespace switchyard {
 
-enum class Balance : uint8_t { kAux, kSequence, kKl, kCv, kEntropy };
+// kGlobal: Switch's loss with the experts' shares of the whole global batch, the one before (moe_layer.h).
+enum class Balance : uint8_t { kAux, kSequence, kKl, kCv, kEntropy, kGlobal = 6 };
 
 struct MoeOptions {
   int64_t num_experts = 0;

@@ -96,6 +96,23 @@ TYPED_TEST(Routing, Balance) {
       });
 }
 
+TYPED_TEST(Routing, BalanceOfGivenShares) {
+  using A = TypeParam;
+  using Loss = std::conditional_t<std::is_same_v<A, double>, double, BF16>;
+  for (int64_t experts : {6, 1100})
+    for (int64_t segments : {1, 3})
+      expect_same([=](auto& bench) {
+        A* dmean = bench.template output<A>(segments * experts);
+        run(bench.on(),
+            BalanceForward<A>{bench.template output<A, Loss>(1), dmean,
+                              bench.template output<A>(segments * experts),
+                              bench.input(random_vector<A>(12 * experts, 1, 0.1f, 1)),
+                              bench.input(random_indices(24, 2, 0, static_cast<int>(experts) - 1)), 12,
+                              experts, 2, segments, BalanceKind::kSwitch, A(0.01), nullptr,
+                              bench.input(random_vector<A>(experts, 3, -0.1f, 0.1f))});
+      });
+}
+
 TYPED_TEST(Routing, ZLoss) {
   using A = TypeParam;
   for (int64_t tokens : {0, 1, 37})

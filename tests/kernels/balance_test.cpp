@@ -25,11 +25,13 @@ struct Balance {
   A coeff = A(0.3), loss = -1;
   std::vector<A> scores = positive_scores<A>(tokens * experts), dscores = std::vector<A>(scores.size(), 9);
   std::vector<A> mean = std::vector<A>(segments * experts), dmean = mean;
+  std::vector<A> excess = {};  // empty: the shares are the assignments'
   std::vector<int32_t> expert = skewed_routing(Skew::kZipf, tokens, top_k, experts, 2).expert;
 
   double forward() {
-    run(Cpu{}, BalanceForward<A>{&loss, dmean.data(), mean.data(), scores.data(), expert.data(), tokens,
-                                 experts, top_k, segments, kind, coeff});
+    run(Cpu{},
+        BalanceForward<A>{&loss, dmean.data(), mean.data(), scores.data(), expert.data(), tokens, experts,
+                          top_k, segments, kind, coeff, nullptr, excess.empty() ? nullptr : excess.data()});
     return static_cast<double>(loss);
   }
   void backward(A dloss) {
@@ -50,6 +52,7 @@ double expected_loss(const Balance<double>& b) {
       for (int64_t j = 0; j < b.top_k; ++j)
         f[b.expert[t * b.top_k + j]] += 1 / static_cast<double>(tokens * b.top_k);
     }
+    for (size_t e = 0; e < b.excess.size(); ++e) f[e] = 1 / e_count + b.excess[e];
     double value = 0, entropy = 0, log_sum = 0, square = 0;
     for (int64_t e = 0; e < n; ++e) {
       entropy -= p[e] * std::log(p[e]);
@@ -72,6 +75,30 @@ TEST(BalanceLoss, IsTheFormula) {
       EXPECT_NEAR(b.forward(), expected_loss(b), 1e-12);
     }
   }
+}
+
+// E = 5: the five given shares sum to 1, and the segment's own assignments do not matter.
+std::vector<double> given_excess() { return {0.3, -0.15, 0.05, -0.2, 0}; }
+
+TEST(BalanceLoss, TakesGivenSharesInPlaceOfTheAssignments) {
+  for (int64_t segments : {1, 3}) {
+    Balance<double> b{60, 5, 2, segments, BalanceKind::kSwitch};
+    const double own = b.forward();
+    b.excess = given_excess();
+    const double given = b.forward();
+    EXPECT_NEAR(given, expected_loss(b), 1e-13);
+    EXPECT_NE(given, own);
+    std::fill(b.expert.begin(), b.expert.end(), 2);
+    EXPECT_EQ(b.forward(), given);
+  }
+}
+
+TEST(BalanceLoss, EvenGivenSharesCostTheCoefficientAndPressNowhere) {
+  Balance<double> b{60, 5, 2, 1, BalanceKind::kSwitch};
+  b.excess.assign(5, 0.0);
+  EXPECT_NEAR(b.forward(), 0.3, 1e-15);
+  b.backward(1);
+  for (double d : b.dscores) EXPECT_NEAR(d, 0, 1e-16);
 }
 
 TEST(BalanceLoss, Float32AgreesWithDouble) {
@@ -140,6 +167,14 @@ TEST(BalanceGradient, MatchesFiniteDifferences) {
       expect_close(b.dscores, expected, kNumericTolerance);
     }
   }
+}
+
+TEST(BalanceGradient, OfGivenSharesMatchesFiniteDifferences) {
+  Balance<double> b{12, 5, 2, 1, BalanceKind::kSwitch};
+  b.excess = given_excess();
+  b.forward();
+  b.backward(1.5);
+  expect_close(b.dscores, numeric_gradient(b.scores, [&] { return 1.5 * b.forward(); }), kNumericTolerance);
 }
 
 template <class A>

@@ -29,7 +29,7 @@ struct Net : MoeNet {
     }
     throw Error(Fault::kInternal, "no parameter " + name);
   }
-  std::vector<float> bias() const { return store.buffers()[0].var.value().to_vector<float>(); }
+  std::vector<float> buffer() const { return store.buffers()[0].var.value().to_vector<float>(); }
 };
 
 Tensor tokens(int64_t count = kTokens, uint64_t seed = 100) { return random_tensor({count, kHidden}, seed); }
@@ -70,6 +70,7 @@ TEST(Drops, HappenInTrainingOnlyUnlessAskedFor) {
 TEST(BalanceLoss, UniformScoresGiveTheCoefficientOrNothing) {
   for (const auto& [kind, expected] : {std::pair{Balance::kAux, 0.3},
                                        {Balance::kSequence, 0.3},
+                                       {Balance::kGlobal, 0.3},
                                        {Balance::kKl, 0.0},
                                        {Balance::kCv, 0.0},
                                        {Balance::kEntropy, 0.0}}) {
@@ -154,10 +155,21 @@ TEST(SelectionBias, MovesByTheRateTowardsTheMean) {
   options.expert_bias = true;
   options.bias_update_rate = 0.125;
   const Net net(options, make_self(), DType::kF32);
-  net.layer.update_bias({.layer = 1, .assigned = {7, 4, 4, 1}, .kept = {2, 2, 2, 1}});
-  EXPECT_EQ(net.bias(), (std::vector<float>{-0.125f, 0, 0, 0.125f}));
-  net.layer.update_bias({.layer = 1, .assigned = {4, 4, 5, 3}, .kept = {2, 2, 2, 1}});
-  EXPECT_EQ(net.bias(), (std::vector<float>{-0.125f, 0, -0.125f, 0.25f}));
+  net.layer.update_routing({.layer = 1, .assigned = {7, 4, 4, 1}, .kept = {2, 2, 2, 1}});
+  EXPECT_EQ(net.buffer(), (std::vector<float>{-0.125f, 0, 0, 0.125f}));
+  net.layer.update_routing({.layer = 1, .assigned = {4, 4, 5, 3}, .kept = {2, 2, 2, 1}});
+  EXPECT_EQ(net.buffer(), (std::vector<float>{-0.125f, 0, -0.125f, 0.25f}));
+}
+
+TEST(GlobalBalance, KeepsTheSharesOfTheLastGlobalBatch) {
+  MoeOptions options = four_experts();
+  options.balance = {Balance::kGlobal};
+  const Net net(options, make_self(), DType::kF32);
+  EXPECT_EQ(net.buffer(), std::vector<float>(4));
+  net.layer.update_routing({.layer = 1, .assigned = {7, 4, 4, 1}, .kept = {2, 2, 2, 1}});
+  EXPECT_EQ(net.buffer(), (std::vector<float>{0.1875f, 0, 0, -0.1875f}));
+  net.layer.update_routing({.layer = 1, .assigned = {0, 0, 8, 0}, .kept = {0, 0, 8, 0}});
+  EXPECT_EQ(net.buffer(), (std::vector<float>{-0.25f, -0.25f, 0.75f, -0.25f}));
 }
 
 TEST(Recompute, GivesTheSameBitsAndCountsOnce) {

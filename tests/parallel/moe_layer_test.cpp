@@ -41,6 +41,15 @@ struct Net : MoeNet {
   }
 };
 
+// What Balance::kGlobal knows of the global batch before; exact in float32.
+const Vector kExcess{0.25, -0.125, 0, -0.1875, 0.0625};
+
+void set_excess(const ParameterStore& store) {
+  const std::vector<float> values(kExcess.begin(), kExcess.end());
+  for (const ParameterStore::Buffer& b : store.buffers())
+    if (b.name.ends_with("load_excess")) upload(b.var.value().raw(), Device::kCpu, values.data(), 20);
+}
+
 Axis axis_of(const Group& group) { return {group, group}; }
 
 // Every logical weight in double, as a layer on one rank has them.
@@ -90,6 +99,7 @@ Result run_layer(const MoeOptions& options, int world, int expert) {
   run_ranks(world, [&](const Group& group) {
     const Mesh mesh = make_mesh(group, expert, Device::kCpu);
     const Net net(options, mesh.ep);
+    set_excess(net.store);
     const Var x(tokens_of(group->rank()), true);
     ForwardContext context{.training = true, .sequences = kSequences, .losses = {}};
     const Var y = net.layer(x, context);
@@ -122,6 +132,7 @@ class BruteRun {
   BruteRun(const MoeOptions& options, int world) {
     brute.options = options;
     brute.weights = all_weights(options);
+    brute.excess = kExcess;
     for (int r = 0; r < world; ++r) {
       x.push_back(rows_of(tokens_of(r)));
       seeds_.push_back(rows_of(seed_of(r)));
@@ -192,6 +203,7 @@ const Variant kVariants[] = {
      [](MoeOptions& o) { o.shared_expert_intermediate_size = 3, o.shared_expert_gate = true; }},
     {"Hybrid", [](MoeOptions& o) { o.dense_weight = 0.3, o.shared_expert_intermediate_size = 3; }},
     {"BalancePerSequence", [](MoeOptions& o) { o.balance = {Balance::kSequence}; }},
+    {"BalanceOfTheGlobalBatch", [](MoeOptions& o) { o.balance = {Balance::kGlobal}; }},
     {"AllOtherBalances",
      [](MoeOptions& o) {
        o.balance = {Balance::kKl, Balance::kCv, Balance::kEntropy, Balance::kAux};

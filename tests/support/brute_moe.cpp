@@ -130,6 +130,7 @@ double BruteMoe::balance(const std::vector<Choice>& choices, Balance kind) const
     add_scaled(mean, 1 / (tokens * std::accumulate(c.scores.begin(), c.scores.end(), 0.0)), c.scores);
     for (const int e : c.expert) share[e] += 1 / (tokens * static_cast<double>(options.top_k));
   }
+  for (size_t e = 0; kind == Balance::kGlobal && e < share.size(); ++e) share[e] = 1 / experts + excess[e];
   double product = 0, logs = 0, squares = 0, entropy = 0;
   for (size_t e = 0; e < mean.size(); ++e) {
     product += share[e] * mean[e];
@@ -139,6 +140,7 @@ double BruteMoe::balance(const std::vector<Choice>& choices, Balance kind) const
   }
   switch (kind) {
     case Balance::kAux:
+    case Balance::kGlobal:
     case Balance::kSequence: return experts * product;
     case Balance::kKl: return -std::log(experts) - logs;
     case Balance::kCv: return squares * experts * experts;

@@ -16,6 +16,7 @@ struct BruteMoe {
   MoeOptions options;
   std::map<std::string, Vector> weights;  // by logical name, without the layer's prefix
   Vector bias;                            // of selection; empty: none
+  Vector excess;                          // of the experts' shares, for Balance::kGlobal
 
   struct Choice {
     std::vector<int> expert;  // in the order of falling score; -1 where dropped

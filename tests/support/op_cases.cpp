@@ -42,6 +42,12 @@ Var balance_case(const Vars& v, BalanceKind kind, int64_t segments) {
   return balance_loss(r.scores, r.expert, kind, segments, 0.7);
 }
 
+Var global_balance_case(const Vars& v) {
+  const Routing r = route(v[0], {}, {.experts = 5, .top_k = 2, .pre_softmax = true});
+  const Tensor excess = Tensor::from<float>({.25f, -.125f, 0, -.1875f, .0625f}, {5}, v[0].device());
+  return balance_loss(r.scores, r.expert, BalanceKind::kSwitch, 1, 0.7, cast(Var(excess), v[0].dtype()).value());
+}
+
 SortedPairs pairs_of(Device device) {
   // Six tokens, two choices, four experts; expert 2 is empty and two pairs are dropped.
   const std::vector<int32_t> expert{3, 0, 1, -1, 0, 3, 3, 1, -1, 0, 0, 1};
@@ -89,6 +95,7 @@ const std::vector<OpCase>& op_cases() {
       {"balance_kl", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kKl, 1); }, 1e-6, true},
       {"balance_cv", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kCv, 1); }, 1e-6, true},
       {"balance_entropy", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kEntropy, 2); }, 1e-6, true},
+      {"balance_global", {{6, 5}}, global_balance_case, 1e-6, true},
       {"z_loss", {{6, 5}}, [](const Vars& v) { return z_loss(v[0], 0.3); }, 1e-6, true},
       {"permute", {{6, 3}}, permute_case},
       {"combine", {{10, 3}, {6, 2}}, combine_case, 1e-7, true},

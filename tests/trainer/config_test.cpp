@@ -84,6 +84,7 @@ TEST(Config, EnumNumbersAreThoseOfTheCppEnums) {
   EXPECT_EQ(balance("KL"), std::vector{Balance::kKl});
   EXPECT_EQ(balance("CV"), std::vector{Balance::kCv});
   EXPECT_EQ(balance("ENTROPY"), std::vector{Balance::kEntropy});
+  EXPECT_EQ(balance("GLOBAL"), std::vector{Balance::kGlobal});
   EXPECT_TRUE(balance("NONE").empty());
   const auto kind = [](const std::string& name) {
     return parse_after_model("", {"schedule.kind=" + name}).schedule.kind;

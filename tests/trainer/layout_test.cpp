@@ -31,6 +31,7 @@ constexpr Variant kVariants[] = {
     {"DenseLayersBetweenRecomputedTiedHead",
      "model { num_layers: 4 moe_layer_interval: 2 recompute: true tie_embeddings: true }"},
     {"Jitter", "model { moe { jitter_eps: 0.05 } }"},
+    {"BalanceOfTheGlobalBatch", "model { moe { balance: GLOBAL aux_loss_coeff: 0.1 } }"},
     {"UnevenExperts", "model { moe { num_experts: 6 pre_softmax: false } }"},
     {"TwoSequencesAMicroBatch",
      "train { global_batch_size: 8 micro_batch_size: 2 } model { mask_documents: true }"},
@@ -41,10 +42,11 @@ constexpr Layout kLayouts[] = {{2, 1}, {2, 2}, {4, 1}, {4, 2}, {4, 4}};
 class OneConfig : public testing::Test {
  protected:
   OneConfig() { write_training_tokens(folder_ / "tokens"); }
-  Steps run(const std::string& changes, Layout layout) {
-    return train(small_config(folder_ / "tokens", {changes}), layout,
-                 folder_ / ("run" + std::to_string(++runs_)));
+  Config small(const std::string& changes) { return small_config(folder_ / "tokens", {changes}); }
+  Steps run(const Config& config, Layout layout) {
+    return train(config, layout, folder_ / ("run" + std::to_string(++runs_)));
   }
+  Steps run(const std::string& changes, Layout layout) { return run(small(changes), layout); }
 
  private:
   TemporaryFolder folder_;
@@ -75,6 +77,24 @@ TEST_F(OneConfig, CapacityDropsPairs) {
   for (const StepLine& line : run("model { moe { capacity_factor: 0.8 } } train { steps: 2 }", {2, 2})) {
     for (const double rate : line.drop_rate) EXPECT_GE(rate, 0.19);
   }
+}
+
+// How a global batch is cut into micro-batches is nothing to Balance::kGlobal, unlike to Balance::kAux.
+TEST_F(OneConfig, GlobalBalanceDoesNotSeeMicroBatches) {
+  const auto aux_losses = [&](Balance balance, int64_t micro_batch) {
+    Config config = small("model { moe { aux_loss_coeff: 0.3 } } train { steps: 6 }");
+    config.model.moe->balance = {balance};
+    config.train.micro_batch_size = micro_batch;
+    std::vector<double> losses;
+    for (const StepLine& line : run(config, {1, 1})) losses.push_back(line.aux_loss);
+    return losses;
+  };
+  const auto one = aux_losses(Balance::kGlobal, 1), four = aux_losses(Balance::kGlobal, 4);
+  ASSERT_EQ(one.size(), 6u);
+  EXPECT_NEAR(one[0], 2 * 0.3, 1e-6);  // nothing is known yet: the coefficient, in each of two layers
+  EXPECT_GT(one[1], 2 * 0.3 + 1e-4);
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(four[i], one[i], 1e-5) << i;
+  EXPECT_GT(std::abs(aux_losses(Balance::kAux, 4)[0] - aux_losses(Balance::kAux, 1)[0]), 1e-3);
 }
 
 TEST_F(OneConfig, RecomputeChangesNoBit) {

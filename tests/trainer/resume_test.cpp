@@ -9,6 +9,7 @@
 #include "trainer/checkpoint/model_state.h"
 
 namespace switchyard::test {
+#include "trainer/export/export_hf.h"
 namespace {
 
 constexpr const char* kAll =
@@ -75,6 +76,13 @@ TEST_F(Resume, Bf16GoesOnBitForBit) {
 
 TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
   const Steps straight = run("straight", {1, 1}, 20);
+TEST_F(Resume, SharesOfTheLastGlobalBatchGoOnBitForBit) {
+  const std::string global = "model { moe { balance: GLOBAL aux_loss_coeff: 0.3 } }";
+  const Steps straight = run("straight", {1, 1}, 12, global);
+  run("halted", {1, 1}, 5, global);
+  EXPECT_EQ(run("halted", {1, 1}, 12, global), straight);
+}
+
   run("run", {4, 4}, 5);
   run("run", {2, 1}, 10);
   run("run", {4, 2}, 15);
@@ -178,3 +186,30 @@ TEST_F(Resume, WithoutAnIntactCheckpointNothingIsTrained) {
 
 }  // namespace
 }  // namespace switchyard::test
+// Commands other than train know the tensor, and a Hugging Face folder has no place for it.
+TEST_F(Resume, SharesOfTheLastGlobalBatchAreNotExported) {
+  run("run", {1, 1}, 2, "model { moe { balance: GLOBAL expert_bias: false bias_update_rate: 0 } }");
+  const std::string excess = "model.layers.1.mlp.gate.load_excess";
+  CheckpointReader reader(checkpoint("run", 2));
+  EXPECT_TRUE(reader.contains(excess));
+  export_hf({.checkpoint = checkpoint("run", 2), .out = folder_ / "out"});
+  const SafetensorsFile exported(folder_ / "out/model.safetensors");
+  EXPECT_EQ(exported.tensors().size() + 2, reader.names("model.").size() + reader.names("lm_head").size());
+  for (const auto& [name, tensor] : exported.tensors())
+    EXPECT_EQ(name.find("excess"), std::string::npos) << name;
+}
+
+// What only training with that balance loss needs goes with it, in either direction.
+TEST_F(Resume, InitFromMayChangeTheBalanceLoss) {
+  const std::string global = "model { moe { balance: GLOBAL } }";
+  run("plain", {1, 1}, 2);
+  run("global", {1, 1}, 2, global);
+  const auto start = [&](const std::string& name, const std::string& changes, const std::string& from) {
+    Config next = config(1, changes);
+    next.train.init_from = folder_ / from;
+    return train(next, {1, 1}, folder_ / name).size();
+  };
+  EXPECT_EQ(start("add", global, "plain"), 1u);
+  EXPECT_EQ(start("drop", "", "global"), 1u);
+}
+

@@ -85,7 +85,10 @@ void load(CheckpointReader& reader, ParameterStore& store, Kind kind) {
 // Experts that live on other ranks are known too.
 bool is_other_rank_expert(const std::string& name) { return name.find(".mlp.experts.") != std::string::npos; }
 
-void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store) {
+// State that training alone needs, and only with the options that made it: another run may do without.
+bool is_training_state(const std::string& name) { return name.ends_with(".mlp.gate.load_excess"); }
+
+void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store, MissingBuffers missing) {
   std::set<std::string> known;
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) known.insert(piece.name);
@@ -94,6 +97,7 @@ void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store)
   for (const std::string& name : reader.names()) {
     std::string bare = name;
     if (bare.starts_with("adam_m.") || bare.starts_with("adam_v.")) bare = bare.substr(7);
+    if (missing == MissingBuffers::kZero && is_training_state(bare)) continue;
     if (!known.contains(bare) && !is_other_rank_expert(bare)) {
       fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is not in the model");
     }
@@ -125,7 +129,7 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
 }
 
 void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing) {
-  refuse_unknown(reader, store);
+  refuse_unknown(reader, store, missing);
   load(reader, store, Kind::kValue);
   for (const ParameterStore::Buffer& b : store.buffers()) {
     if (missing == MissingBuffers::kZero && !reader.contains(b.name)) continue;

@@ -19,7 +19,7 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
 // tensor is Error{kData}.
 enum class MissingBuffers : uint8_t {
   kRefuse,
-  kZero,  // a new run that adds a selection bias to a checkpoint's weights
+  kZero,  // a new run from a checkpoint's weights, which adds a selection bias or the like, or does without
 };
 void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing = MissingBuffers::kRefuse);
 void load_moments(CheckpointReader& reader, ParameterStore& store);

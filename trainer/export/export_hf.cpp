@@ -24,6 +24,7 @@ std::vector<TensorSource> collect(CheckpointReader& checkpoint, const ModelOptio
   ModelOptions held = options;
   if (arch == Arch::kGlm4Moe) held.moe->expert_bias = true;
   for_each_tensor(held, [&](const TensorSpec& spec) {
+    if (spec.training_only) return;
     const FileDType to = stored_type(spec.name, dtype);
     tensors.push_back({.name = hf_name(arch, spec.name), .dtype = to, .shape = spec.shape, .produce = {}});
     tensors.back().produce = [&checkpoint, spec, to](const Emit& emit) {

@@ -1,5 +1,7 @@
 #include "trainer/export/tensor_list.h"
 
+#include <algorithm>
+
 #include "kernels/check.h"
 
 namespace switchyard {
@@ -34,6 +36,8 @@ void moe(const std::string& prefix, const ModelOptions& o, const Visit& visit) {
   const MoeOptions& m = *o.moe;
   visit({prefix + "gate.weight", {m.num_experts, o.hidden_size}});
   if (m.expert_bias) visit({prefix + "gate.e_score_correction_bias", {m.num_experts}});
+  if (std::find(m.balance.begin(), m.balance.end(), Balance::kGlobal) != m.balance.end())
+    visit({prefix + "gate.load_excess", {m.num_experts}, true});
   for (int64_t e = 0; e < m.num_experts; ++e)
     feed_forward(concat(prefix, "experts.", e, "."), o.hidden_size, m.moe_intermediate_size, visit);
   if (m.shared_expert_intermediate_size > 0) {
@@ -41,6 +45,11 @@ void moe(const std::string& prefix, const ModelOptions& o, const Visit& visit) {
     if (m.shared_expert_gate) visit({prefix + "shared_expert_gate.weight", {1, o.hidden_size}});
   }
   if (m.dense_weight > 0) feed_forward(prefix + "dense.", o.hidden_size, o.intermediate_size, visit);
+}
+
+// Not a parameter: nothing trains it.
+bool is_state(const std::string& name) {
+  return name.ends_with("e_score_correction_bias") || name.ends_with("load_excess");
 }
 
 }  // namespace
@@ -67,7 +76,7 @@ ParameterCount count_parameters(const ModelOptions& o) {
   for_each_tensor(o, [&](const TensorSpec& tensor) {
     int64_t size = 1;
     for (const int64_t n : tensor.shape) size *= n;
-    if (tensor.name.ends_with("e_score_correction_bias")) return;  // state, not a parameter
+    if (is_state(tensor.name)) return;
     count.total += size;
     if (tensor.name.find(".mlp.experts.") != std::string::npos) experts += size;
   });

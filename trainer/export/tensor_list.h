@@ -14,6 +14,7 @@ namespace switchyard {
 struct TensorSpec {
   std::string name;  // "model.layers.0.mlp.experts.3.up_proj.weight"
   std::vector<int64_t> shape;
+  bool training_only = false;  // the model's output does not depend on it; exports leave it out
 };
 
 // In the order of the forward pass. `options` are complete and consistent (check_model).

@@ -135,7 +135,7 @@ void TrainStep::collect_loads(StepMetrics& metrics) {
   reduce(metrics.layers, mesh_.world.host);
   const std::vector<const MoeLayer*> layers = model_.moe_layers();
   for (size_t i = 0; i < metrics.layers.size(); ++i) {
-    layers[i]->update_bias(metrics.layers[i]);
+    layers[i]->update_routing(metrics.layers[i]);
     metrics.aux_loss += metrics.layers[i].aux_loss;
     metrics.z_loss += metrics.layers[i].z_loss;
   }

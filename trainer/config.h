@@ -49,7 +49,7 @@ struct CheckpointOptions {
 };
 
 struct LogOptions {
-  int64_t every_steps = 10;  // progress lines; metrics.jsonl has every step
+  int64_t every_steps = 10;  // progress lines, 0: none; metrics.jsonl has every step
   bool tensorboard = true;   // event files in RUN/tb/
 };
 

@@ -101,6 +101,23 @@ TEST_F(OneConfig, RecomputeChangesNoBit) {
   EXPECT_EQ(run("model { recompute: true }", {2, 2}), run("", {2, 2}));
 }
 
+TEST_F(OneConfig, ProgressLinesComeAsOftenAsAsked) {
+  const auto lines = [&](const std::string& log) {
+    testing::internal::CaptureStdout();
+    run("train { steps: 5 } log { " + log + " }", {1, 1});
+    const std::string out = testing::internal::GetCapturedStdout();
+    EXPECT_NE(out.find("done: step 5"), std::string::npos) << out;
+    std::string steps;
+    for (int step = 1; step <= 5; ++step) {
+      if (out.find(concat("step ", step, "/5 | loss ")) != std::string::npos) steps += std::to_string(step);
+    }
+    return steps;
+  };
+  EXPECT_EQ(lines("every_steps: 0"), "");
+  EXPECT_EQ(lines("every_steps: 1"), "12345");
+  EXPECT_EQ(lines("every_steps: 3"), "135");  // the first and the last as well
+}
+
 TEST_F(OneConfig, ClippingIsWhatLimitsTheUpdate) {
   const Steps steps = run("", {1, 1});
   EXPECT_GT(steps.front().grad_norm, 0.5);

@@ -1,15 +1,17 @@
 // A run that stops and goes on is the run that never stopped.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
 #include "trainer/checkpoint/model_state.h"
+#include "trainer/export/export_hf.h"
 
 namespace switchyard::test {
-#include "trainer/export/export_hf.h"
 namespace {
 
 constexpr const char* kAll =
@@ -74,8 +76,6 @@ TEST_F(Resume, Bf16GoesOnBitForBit) {
   EXPECT_EQ(run("halted", {2, 2}, 12, "precision: BF16"), straight);
 }
 
-TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
-  const Steps straight = run("straight", {1, 1}, 20);
 TEST_F(Resume, SharesOfTheLastGlobalBatchGoOnBitForBit) {
   const std::string global = "model { moe { balance: GLOBAL aux_loss_coeff: 0.3 } }";
   const Steps straight = run("straight", {1, 1}, 12, global);
@@ -83,6 +83,8 @@ TEST_F(Resume, SharesOfTheLastGlobalBatchGoOnBitForBit) {
   EXPECT_EQ(run("halted", {1, 1}, 12, global), straight);
 }
 
+TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
+  const Steps straight = run("straight", {1, 1}, 20);
   run("run", {4, 4}, 5);
   run("run", {2, 1}, 10);
   run("run", {4, 2}, 15);
@@ -96,6 +98,50 @@ TEST_F(Resume, AChangedModelIsRefusedByName) {
             Fault::kUsage);
   EXPECT_EQ(fault_of(again("model { rope_theta: 500 }"), "model.rope_theta"), Fault::kUsage);
   EXPECT_EQ(read_steps(folder_ / "run").size(), 5u);
+}
+
+TEST_F(Resume, AnotherBatchSizeIsRefusedByNameAndValues) {
+  run("run", {1, 1}, 5);
+  const auto again = [this] { run("run", {1, 1}, 20, "train { global_batch_size: 16 }"); };
+  EXPECT_EQ(fault_of(again, "train.global_batch_size is 8 in the checkpoint and 16 in the config"),
+            Fault::kUsage);
+  EXPECT_EQ(read_steps(folder_ / "run").size(), 5u);
+}
+
+TEST_F(Resume, AnotherSeedOrSequenceLengthIsWarnedOfOnce) {
+  run("run", {2, 2}, 5);
+  const auto warnings = [this](int64_t steps, const std::string& changes) {
+    testing::internal::CaptureStderr();
+    run("run", {2, 2}, steps, changes);
+    return testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(warnings(6, ""), "");
+  const std::string seed = warnings(7, "seed: 9");
+  EXPECT_NE(seed.find("seed was 5 and is 9 now"), std::string::npos) << seed;
+  EXPECT_EQ(std::count(seed.begin(), seed.end(), '\n'), 1) << seed;
+  const std::string length = warnings(8, "seed: 9 train { sequence_length: 16 }");
+  EXPECT_NE(length.find("train.sequence_length was 32 and is 16 now"), std::string::npos) << length;
+  EXPECT_EQ(std::count(length.begin(), length.end(), '\n'), 1) << length;
+}
+
+TEST_F(Resume, SamplesAfterTheCheckpointAreDroppedAndOtherFilesKept) {
+  run("run", {1, 1}, 5);
+  const std::filesystem::path samples = std::filesystem::path(folder_ / "run") / "samples";
+  const auto left = [&] {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(samples))
+      names.insert(entry.path().filename());
+    return names;
+  };
+  for (const char* name : {"step_00000005.txt", "step_00000006.txt", "step_123456789.txt", "step_best.txt",
+                           "step_00000009.txt.bak", "notes.txt"}) {
+    std::ofstream(samples / name) << "text";
+  }
+  run("run", {1, 1}, 6);
+  EXPECT_EQ(left(), (std::set<std::string>{"notes.txt", "step_00000005.txt", "step_00000009.txt.bak",
+                                           "step_best.txt"}));
+  run("run", {1, 1}, 2, "", false);
+  EXPECT_FALSE(left().contains("step_00000005.txt"));
 }
 
 TEST_F(Resume, AFinishedRunIsLeftAsItIs) {
@@ -154,6 +200,33 @@ TEST_F(Resume, InitFromTakesWeightsButNoMoments) {
   EXPECT_GT(weights, 20);
 }
 
+// Commands other than train know the tensor, and a Hugging Face folder has no place for it.
+TEST_F(Resume, SharesOfTheLastGlobalBatchAreNotExported) {
+  run("run", {1, 1}, 2, "model { moe { balance: GLOBAL expert_bias: false bias_update_rate: 0 } }");
+  const std::string excess = "model.layers.1.mlp.gate.load_excess";
+  CheckpointReader reader(checkpoint("run", 2));
+  EXPECT_TRUE(reader.contains(excess));
+  export_hf({.checkpoint = checkpoint("run", 2), .out = folder_ / "out"});
+  const SafetensorsFile exported(folder_ / "out/model.safetensors");
+  EXPECT_EQ(exported.tensors().size() + 2, reader.names("model.").size() + reader.names("lm_head").size());
+  for (const auto& [name, tensor] : exported.tensors())
+    EXPECT_EQ(name.find("excess"), std::string::npos) << name;
+}
+
+// What only training with that balance loss needs goes with it, in either direction.
+TEST_F(Resume, InitFromMayChangeTheBalanceLoss) {
+  const std::string global = "model { moe { balance: GLOBAL } }";
+  run("plain", {1, 1}, 2);
+  run("global", {1, 1}, 2, global);
+  const auto start = [&](const std::string& name, const std::string& changes, const std::string& from) {
+    Config next = config(1, changes);
+    next.train.init_from = folder_ / from;
+    return train(next, {1, 1}, folder_ / name).size();
+  };
+  EXPECT_EQ(start("add", global, "plain"), 1u);
+  EXPECT_EQ(start("drop", "", "global"), 1u);
+}
+
 TEST_F(Resume, InitFromLowersTheFirstLoss) {
   const Steps first = run("first", {1, 1}, 10);
   Config next = config(1);
@@ -186,30 +259,3 @@ TEST_F(Resume, WithoutAnIntactCheckpointNothingIsTrained) {
 
 }  // namespace
 }  // namespace switchyard::test
-// Commands other than train know the tensor, and a Hugging Face folder has no place for it.
-TEST_F(Resume, SharesOfTheLastGlobalBatchAreNotExported) {
-  run("run", {1, 1}, 2, "model { moe { balance: GLOBAL expert_bias: false bias_update_rate: 0 } }");
-  const std::string excess = "model.layers.1.mlp.gate.load_excess";
-  CheckpointReader reader(checkpoint("run", 2));
-  EXPECT_TRUE(reader.contains(excess));
-  export_hf({.checkpoint = checkpoint("run", 2), .out = folder_ / "out"});
-  const SafetensorsFile exported(folder_ / "out/model.safetensors");
-  EXPECT_EQ(exported.tensors().size() + 2, reader.names("model.").size() + reader.names("lm_head").size());
-  for (const auto& [name, tensor] : exported.tensors())
-    EXPECT_EQ(name.find("excess"), std::string::npos) << name;
-}
-
-// What only training with that balance loss needs goes with it, in either direction.
-TEST_F(Resume, InitFromMayChangeTheBalanceLoss) {
-  const std::string global = "model { moe { balance: GLOBAL } }";
-  run("plain", {1, 1}, 2);
-  run("global", {1, 1}, 2, global);
-  const auto start = [&](const std::string& name, const std::string& changes, const std::string& from) {
-    Config next = config(1, changes);
-    next.train.init_from = folder_ / from;
-    return train(next, {1, 1}, folder_ / name).size();
-  };
-  EXPECT_EQ(start("add", global, "plain"), 1u);
-  EXPECT_EQ(start("drop", "", "global"), 1u);
-}
-

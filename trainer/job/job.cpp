@@ -9,6 +9,7 @@
 #include "trainer/checkpoint/runs.h"
 #include "trainer/job/generation.h"
 #include "trainer/job/plan.h"
+#include "trainer/job/resume.h"
 #include "trainer/job/threads.h"
 #include "trainer/together.h"
 
@@ -51,6 +52,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     together(make_self(), [&] {
       metrics_.emplace(directory_.metrics(), step_);
       evaluations_.emplace(directory_.evaluations(), step_);
+      drop_later_samples(directory_.samples(), step_);
       if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
       progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
     });
@@ -123,16 +125,6 @@ void TrainingJob::check_resumable(CheckpointReader& reader) {
   fail(Fault::kUsage, reader.directory().string(), ": cannot resume: ", list);
 }
 
-// Legal: a run may go on with more data, or other weights of a blend. The order is then that of the new data
-// from the step on which it goes on.
-void TrainingJob::warn_of_other_data(CheckpointReader& reader) const {
-  if (!is_root() || !reader.has_text("state.json")) return;
-  const auto state = nlohmann::json::parse(reader.text("state.json"), nullptr, false);
-  if (!state.is_object() || !state.contains("data_fingerprint")) return;
-  if (state["data_fingerprint"] == hex_of(train_->fingerprint())) return;
-  warn(reader.directory().string() + ": was trained on other data than this config names");
-}
-
 void TrainingJob::restore() {
   if (resume_from_) {
     CheckpointReader reader(*resume_from_);
@@ -140,7 +132,8 @@ void TrainingJob::restore() {
     load_weights(reader, *store_);
     load_moments(reader, *store_);
     step_ = saved_step_ = reader.step();
-    warn_of_other_data(reader);
+    const auto root_warns = [this](const std::string& message) { is_root() ? warn(message) : void(); };
+    check_same_run(reader, config_, train_->fingerprint(), root_warns);
   } else if (init_from_) {
     CheckpointReader reader(*init_from_, Verify::kAll);
     load_weights(reader, *store_, MissingBuffers::kZero);
@@ -196,8 +189,8 @@ void TrainingJob::after_step(const StepMetrics& metrics) {
   if (is_root()) {
     metrics_->write(to_json(metrics));
     if (board_) board_->step(metrics);
-    const int64_t every = std::max<int64_t>(1, config_.log.every_steps);
-    const bool logged = step_ % every == 0 || step_ == config_.train.steps || step_ == 1;
+    const int64_t every = config_.log.every_steps;
+    const bool logged = every > 0 && (step_ == 1 || due(every));
     if (logged) progress_->step(metrics);
     if (board_ && (logged || due(config_.eval.every_steps))) board_->loads(metrics);
   }

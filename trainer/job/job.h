@@ -40,7 +40,6 @@ class TrainingJob {
   void check_resumable(CheckpointReader& reader);
   void build_model();
   void restore();
-  void warn_of_other_data(CheckpointReader& reader) const;
   void announce();
 
   std::vector<int64_t> data_tokens(int64_t step);  // of each set of a blend, up to the step

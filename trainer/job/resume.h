@@ -1,0 +1,21 @@
+// What lies in a run's directory against the config that is to go on with it.
+#pragma once
+
+#include <filesystem>
+
+#include "trainer/checkpoint/runs.h"
+#include "trainer/config.h"
+
+namespace switchyard {
+
+// Compares the checkpoint's state.json (none: nothing is compared) with the config. Another batch size is
+// Error{kUsage}: samples are counted as steps times sequences a step, so some would be passed over or come
+// again. Another seed, sequence length or data is legal and goes to `warn`: the order of samples is then as
+// if it had been so from the start.
+void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
+                    const Warn& warn);
+
+// Removes step_NNNNNNNN.txt of steps after `last_step`, which will come again. Other files stay.
+void drop_later_samples(const std::filesystem::path& samples, int64_t last_step);
+
+}  // namespace switchyard

@@ -37,7 +37,7 @@ class Steps {
     store_.materialize(config.device, config.seed, true, fresh);
     if (!fresh) {
       CheckpointReader reader(config.train.init_from);
-      load_weights(reader, store_, MissingBuffers::kZero);
+      load_weights(reader, store_, MissingState::kZero);
     }
     if (skewed) skew(store_);
     stepper_.emplace(config_, model_, store_, mesh_);

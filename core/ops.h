@@ -60,7 +60,10 @@ Var columns(const Var& x, int64_t begin, int64_t count);  // x[:, begin : begin 
 Var join_columns(const Vars& parts);                      // side by side
 Var sigmoid_gate(const Var& x, const Var& gate);  // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
 
-// --- Mixture of experts (kernels/routing.h, dispatch.h, balance.h have the formulas).
+// --- Mixture of experts (kernels/routing.h, gate_noise.h, dispatch.h, balance.h have the formulas).
+// logits + noise * softplus(spread): noisy gating; the noise carries no gradient. All [tokens, experts] in Acc.
+Var add_gate_noise(const Var& logits, const Var& spread, const Tensor& noise);
+
 struct Routing {
   Var weight;      // [tokens, top_k] in Acc
   Var scores;      // [tokens, experts] in Acc

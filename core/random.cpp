@@ -27,14 +27,17 @@ uint64_t key_of(uint64_t seed, std::string_view name) {
   return hash ^ (hash >> 33);
 }
 
+double normal_of(const std::array<uint32_t, 4>& words) {
+  const double u = 1.0 - uniform_of(words[0]), v = uniform_of(words[1]);
+  return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
+}
+
 namespace {
 
-// Box-Muller on one Philox word pair; redrawn (at the next high counter) beyond three standard deviations.
+// Redrawn (at the next high counter) beyond three standard deviations.
 double normal_at(uint64_t key, uint64_t index) {
   for (uint64_t attempt = 0;; ++attempt) {
-    const auto word = philox(key, index, attempt);
-    const double u = 1.0 - uniform_of(word[0]), v = uniform_of(word[1]);
-    const double z = std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
+    const double z = normal_of(philox(key, index, attempt));
     if (std::abs(z) <= 3.0) return z;
   }
 }

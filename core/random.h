@@ -19,6 +19,9 @@ uint64_t key_of(uint64_t seed, std::string_view name);
 // In [0, 1), 24 bits.
 inline float uniform_of(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
+// Standard normal from the first two words (Box-Muller).
+double normal_of(const std::array<uint32_t, 4>& words);
+
 // Element i of a tensor named by `key`: normal with the given standard deviation, cut at three of them.
 void fill_normal(const Tensor& host, uint64_t key, double stddev);
 

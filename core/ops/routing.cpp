@@ -4,8 +4,28 @@
 #include "core/ops.h"
 #include "core/ops/common.h"
 #include "kernels/balance.h"
+#include "kernels/gate_noise.h"
 
 namespace switchyard {
+
+Var add_gate_noise(const Var& logits, const Var& spread, const Tensor& noise) {
+  const Tensor z = logits.value(), s = spread.value(), y = empty_like(z);
+  CHECK(z.shape() == s.shape() && z.shape() == noise.shape(), to_string(z.shape()), ", ", to_string(s.shape()), " and ",
+        to_string(noise.shape()));
+  launch_wide(z, [&]<class A>(auto on) {
+    kernels::run(on, kernels::GateNoiseForward<A>{.y = y.data<A>(), .logits = z.data<A>(), .spread = s.data<A>(),
+                                                  .noise = noise.data<A>(), .n = z.numel()});
+  });
+  return record("gate_noise", y, {logits, spread}, [s, noise](const Tensor& dy) -> Tensors {
+    const Tensor dspread = empty_like(s);
+    launch_wide(s, [&]<class A>(auto on) {
+      kernels::run(on, kernels::GateNoiseBackward<A>{.dspread = dspread.data<A>(), .dy = dy.data<A>(),
+                                                     .spread = s.data<A>(), .noise = noise.data<A>(),
+                                                     .n = s.numel()});
+    });
+    return {dy, dspread};
+  });
+}
 
 Routing route(const Var& logits, const Tensor& bias, const kernels::RouteRule& rule) {
   const Tensor z = logits.value(), scores = empty_like(z);

@@ -85,6 +85,19 @@ Tensor jitter_factors(const Tensor& x, double eps, uint64_t key, int64_t first_t
   return Tensor::from(factors, x.shape(), x.device());
 }
 
+// Standard normal, a function of (key, global token, expert) alone. Where nothing is computed, memory alone.
+Tensor gate_noise(const Tensor& logits, uint64_t key, int64_t first_token) {
+  const int64_t rows = logits.rows(), cols = logits.cols();
+  if (logits.device() == Device::kMeta) return Tensor::empty(logits.shape(), DType::kF32, Device::kMeta);
+  std::vector<float> noise(rows * cols);
+#pragma omp parallel for if (rows * cols > 4096)
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const auto token = static_cast<uint64_t>(first_token + i / cols);
+    noise[i] = static_cast<float>(normal_of(philox(key, token, static_cast<uint64_t>(i % cols))));
+  }
+  return Tensor::from(noise, logits.shape(), logits.device());
+}
+
 }  // namespace
 
 MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLayerSpec& spec, const Axis& ep,
@@ -100,6 +113,13 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
                        .pieces = {{spec.prefix + "gate.weight", 0, {e, d}}},
                        .dtype = acc_of(spec.dtype),
                        .stddev = spec.router_stddev});
+  if (options.noisy_gate) {
+    noise_ = store.add({.name = spec.prefix + "gate.noise",
+                        .shape = {e, d},
+                        .pieces = {{spec.prefix + "gate.noise_weight", 0, {e, d}}},
+                        .dtype = acc_of(spec.dtype),
+                        .fill = 0});
+  }
   if (options.expert_bias) bias_ = store.add_buffer(spec.prefix + "gate.e_score_correction_bias", {e});
   if (has(options, Balance::kGlobal)) excess_ = store.add_buffer(spec.prefix + "gate.load_excess", {e});
   gate_up_ = store.add(expert_spec(spec, dispatcher_, "gate_up", {m, d}, {"gate_proj", "up_proj"}));
@@ -127,7 +147,11 @@ Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
     const Var factors(jitter_factors(input.value(), options_.jitter_eps, key, context.first_token));
     input = multiply(input, cast(factors, input.dtype()).value());
   }
-  return linear(input, router_);
+  const Var logits = linear(input, router_);
+  if (!options_.noisy_gate || !context.training) return logits;
+  const uint64_t key = key_of(context.noise_key, spec_.prefix + "noise");
+  const Var noise(gate_noise(logits.value(), key, context.first_token));
+  return add_gate_noise(logits, linear(input, noise_), cast(noise, logits.dtype()).value());
 }
 
 Tensor MoeLayer::keep(const Routing& routing, bool training) const {

@@ -22,7 +22,7 @@ struct ForwardContext {
   bool training = false;
   int64_t sequences = 1;   // in the micro-batch
   double aux_scale = 1;    // 1 / micro-batches in the global batch: auxiliary losses are means over them
-  uint64_t noise_key = 0;  // of (seed, step): jitter
+  uint64_t noise_key = 0;  // of (seed, step): jitter, noisy gating
   int64_t first_token =
       0;  // global index of the micro-batch's first token in the step: noise does not depend on the layout
   Vars losses;  // auxiliary losses join here, scaled
@@ -66,6 +66,7 @@ class MoeLayer {
   kernels::RouteRule rule_;
   Dispatcher dispatcher_;
   Var router_;  // [experts, d] in Acc
+  Var noise_;   // [experts, d] in Acc: W_noise; undefined without noisy_gate
   Var bias_;    // [experts] float32, a buffer; undefined without expert_bias
   // [experts] float32, a buffer; undefined without Balance::kGlobal. A global batch's micro-batches run
   // forward and backward one after the other, so its own shares are known too late for its first ones: its

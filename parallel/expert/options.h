@@ -38,6 +38,7 @@ struct MoeOptions {
   bool expert_bias = false;      // a selection bias per expert (aux-loss-free balancing)
   double bias_update_rate = 0;   // moves the bias once per global batch
   double jitter_eps = 0;         // router input * U[1 - eps, 1 + eps], training only
+  bool noisy_gate = false;       // logits + N(0, 1) * softplus(x W_noise), W_noise trained; training only
 
   double dense_weight = 0;       // hybrid block: y = a * Dense(x) + (1 - a) * MoE(x); 0: no dense branch
   bool force_balance = false;    // benchmarks only: experts in turn

@@ -3,6 +3,7 @@
 
 #include "kernels/balance.h"
 #include "kernels/dispatch.h"
+#include "kernels/gate_noise.h"
 #include "tests/cuda_emulated/sides.h"
 
 namespace switchyard::kernels {
@@ -111,6 +112,19 @@ TYPED_TEST(Routing, BalanceOfGivenShares) {
                               experts, 2, segments, BalanceKind::kSwitch, A(0.01), nullptr,
                               bench.input(random_vector<A>(experts, 3, -0.1f, 0.1f))});
       });
+}
+
+TYPED_TEST(Routing, GateNoise) {
+  using A = TypeParam;
+  for (int64_t n : {0, 1, 37, 4099})
+    expect_same([=](auto& bench) {
+      const A *spread = bench.input(random_vector<A>(n, 1, -9, 9)),
+              *noise = bench.input(random_vector<A>(n, 2));
+      run(bench.on(), GateNoiseForward<A>{bench.template output<A>(n), bench.input(random_vector<A>(n, 3)),
+                                          spread, noise, n});
+      run(bench.on(), GateNoiseBackward<A>{bench.template output<A>(n), bench.input(random_vector<A>(n, 4)),
+                                           spread, noise, n});
+    });
 }
 
 TYPED_TEST(Routing, ZLoss) {

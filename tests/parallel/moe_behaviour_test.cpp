@@ -150,6 +150,50 @@ TEST(Jitter, DependsOnTheGlobalTokenAndNotOnTheCut) {
   EXPECT_EQ(output(net, x, other), output(Net(options), x, other));
 }
 
+TEST(NoisyGate, DependsOnTheGlobalTokenAndNotOnTheCut) {
+  MoeOptions options = four_experts();
+  options.noisy_gate = true;
+  const Tensor x = tokens();
+  const Net net(options);
+  const ForwardContext all{.training = true, .noise_key = 9, .first_token = 16, .losses = {}};
+  const std::vector<double> whole = output(net, x, all);
+  run_ranks(2, [&](const Group& group) {
+    ForwardContext half = all;
+    half.first_token += group->rank() * 4;
+    const std::vector<double> part = output(Net(options, group), x.rows(group->rank() * 4, 4), half);
+    for (size_t i = 0; i < part.size(); ++i)
+      EXPECT_NEAR(part[i], whole[group->rank() * part.size() + i], 1e-13);
+  });
+  ForwardContext other = all;
+  other.noise_key = 10;
+  EXPECT_NE(output(net, x, other), whole);
+}
+
+TEST(NoisyGate, IsForTrainingOnly) {
+  MoeOptions options = four_experts();
+  options.noisy_gate = true;
+  const Net noisy(options);
+  options.noisy_gate = false;
+  const Net plain(options);
+  const ForwardContext training{.training = true, .losses = {}};
+  EXPECT_NE(output(noisy, tokens(), training), output(plain, tokens(), training));
+  EXPECT_EQ(output(noisy, tokens(), {}), output(plain, tokens(), {}));
+}
+
+// softplus(0) = ln 2 is what the noise starts with.
+TEST(NoisyGate, WeightsStartAtZeroAndHaveAGradient) {
+  MoeOptions options = four_experts();
+  options.noisy_gate = true;
+  const Net net(options);
+  const Var& weight = net.parameter("gate.noise");
+  EXPECT_EQ(weight.value().to_vector<double>(), std::vector<double>(4 * kHidden));
+  ForwardContext context{.training = true, .noise_key = 4, .losses = {}};
+  backward(net.layer(Var(tokens()), context), tokens(kTokens, 7));
+  double largest = 0;
+  for (const double g : weight.grad().to_vector<double>()) largest = std::max(largest, std::abs(g));
+  EXPECT_GT(largest, 1e-3);
+}
+
 TEST(SelectionBias, MovesByTheRateTowardsTheMean) {
   MoeOptions options = four_experts();
   options.expert_bias = true;
@@ -175,6 +219,7 @@ TEST(GlobalBalance, KeepsTheSharesOfTheLastGlobalBatch) {
 TEST(Recompute, GivesTheSameBitsAndCountsOnce) {
   MoeOptions options = four_experts();
   options.jitter_eps = 0.1;
+  options.noisy_gate = true;
   options.capacity_factor = 0.8;
   options.balance = {Balance::kAux};
   options.aux_loss_coeff = 0.3;

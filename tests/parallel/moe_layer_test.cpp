@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "core/random.h"
 #include "tests/support/brute_moe.h"
 #include "tests/support/gradcheck.h"
 #include "tests/support/moe_net.h"
@@ -48,6 +49,16 @@ void set_excess(const ParameterStore& store) {
   const std::vector<float> values(kExcess.begin(), kExcess.end());
   for (const ParameterStore::Buffer& b : store.buffers())
     if (b.name.ends_with("load_excess")) upload(b.var.value().raw(), Device::kCpu, values.data(), 20);
+}
+
+// Of the tokens of every rank: they all begin at global token 0 here.
+std::vector<Vector> gate_noise(int64_t experts) {
+  std::vector<Vector> noise(kTokens, Vector(static_cast<size_t>(experts)));
+  for (size_t t = 0; t < noise.size(); ++t) {
+    for (size_t e = 0; e < noise[t].size(); ++e)
+      noise[t][e] = static_cast<float>(normal_of(philox(key_of(0, kPrefix + "noise"), t, e)));
+  }
+  return noise;
 }
 
 Axis axis_of(const Group& group) { return {group, group}; }
@@ -133,6 +144,7 @@ class BruteRun {
     brute.options = options;
     brute.weights = all_weights(options);
     brute.excess = kExcess;
+    brute.noise = gate_noise(options.num_experts);
     for (int r = 0; r < world; ++r) {
       x.push_back(rows_of(tokens_of(r)));
       seeds_.push_back(rows_of(seed_of(r)));
@@ -198,6 +210,8 @@ const Variant kVariants[] = {
     {"DropsByPosition",
      [](MoeOptions& o) { o.capacity_factor = 0.7, o.token_drop_policy = DropPolicy::kPosition; }},
     {"OneOfEachKept", [](MoeOptions& o) { o.capacity_factor = 0.01, o.min_capacity = 1; }},
+    {"NoisyGate", [](MoeOptions& o) { o.noisy_gate = true; }},
+    {"NoisyGateWithDrops", [](MoeOptions& o) { o.noisy_gate = true, o.capacity_factor = 0.7; }},
     {"SharedExpert", [](MoeOptions& o) { o.shared_expert_intermediate_size = 3; }},
     {"GatedSharedExpert",
      [](MoeOptions& o) { o.shared_expert_intermediate_size = 3, o.shared_expert_gate = true; }},

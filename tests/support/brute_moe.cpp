@@ -66,11 +66,16 @@ std::vector<int> BruteMoe::allowed_experts(const Vector& preference) const {
   return experts;
 }
 
-BruteMoe::Choice BruteMoe::choose(const Vector& x) const {
+BruteMoe::Choice BruteMoe::choose(const std::vector<Vector>& x, size_t token) const {
   const MoeOptions& o = options;
   const bool soft = o.score_function == kernels::ScoreFunction::kSoftmax;
   Choice c;
-  c.logits = product("gate.weight", x);
+  c.logits = product("gate.weight", x[token]);
+  if (o.noisy_gate && !noise.empty()) {
+    const Vector spread = product("gate.noise_weight", x[token]);
+    for (size_t e = 0; e < spread.size(); ++e)
+      c.logits[e] += noise[token][e] * std::log(1 + std::exp(spread[e]));
+  }
   c.scores = c.logits;
   if (soft) {
     c.scores = softmax(c.logits);
@@ -151,7 +156,7 @@ double BruteMoe::balance(const std::vector<Choice>& choices, Balance kind) const
 
 BruteMoe::Output BruteMoe::operator()(const std::vector<Vector>& x, int64_t sequences) const {
   Output out;
-  for (const Vector& token : x) out.choices.push_back(choose(token));
+  for (size_t t = 0; t < x.size(); ++t) out.choices.push_back(choose(x, t));
   out.before_drops = out.choices;
   if (options.capacity_factor > 0) drop(out.choices);
   for (size_t t = 0; t < x.size(); ++t) {

@@ -16,6 +16,7 @@ struct BruteMoe {
   MoeOptions options;
   std::map<std::string, Vector> weights;  // by logical name, without the layer's prefix
   Vector bias;                            // of selection; empty: none
+  std::vector<Vector> noise;              // [token][expert], for noisy_gate; empty: none
   Vector excess;                          // of the experts' shares, for Balance::kGlobal
 
   struct Choice {
@@ -32,7 +33,7 @@ struct BruteMoe {
   Output operator()(const std::vector<Vector>& x, int64_t sequences) const;
 
  private:
-  Choice choose(const Vector& x) const;
+  Choice choose(const std::vector<Vector>& x, size_t token) const;
   std::vector<int> allowed_experts(const Vector& preference) const;
   void drop(std::vector<Choice>& choices) const;
   double balance(const std::vector<Choice>& choices, Balance kind) const;

@@ -48,6 +48,11 @@ Var global_balance_case(const Vars& v) {
   return balance_loss(r.scores, r.expert, BalanceKind::kSwitch, 1, 0.7, cast(Var(excess), v[0].dtype()).value());
 }
 
+Var gate_noise_case(const Vars& v) {
+  const Tensor noise = Tensor::from<float>({1.5f, -.25f, 0, -2, .5f, .75f, -1, 3}, {2, 4}, v[0].device());
+  return add_gate_noise(v[0], v[1], cast(Var(noise), v[0].dtype()).value());
+}
+
 SortedPairs pairs_of(Device device) {
   // Six tokens, two choices, four experts; expert 2 is empty and two pairs are dropped.
   const std::vector<int32_t> expert{3, 0, 1, -1, 0, 3, 3, 1, -1, 0, 0, 1};
@@ -86,6 +91,7 @@ const std::vector<OpCase>& op_cases() {
       {"sigmoid_gate", {{4, 5}, {4, 1}}, [](const Vars& v) { return sigmoid_gate(v[0], v[1]); }},
       {"columns", {{4, 5}}, [](const Vars& v) { return columns(v[0], 1, 3); }},
       {"join_columns", {{4, 2}, {4, 3}}, [](const Vars& v) { return join_columns({v[0], v[1]}); }},
+      {"gate_noise", {{2, 4}, {2, 4}}, gate_noise_case, 1e-7, true},
       {"route_post_softmax", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2}); }, 1e-6, true},
       {"route_pre_softmax", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2, .pre_softmax = true}); }, 1e-6, true},
       {"route_normalized", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 3, .pre_softmax = true, .normalize = true, .scaling = 2.5f}); }, 1e-6, true},

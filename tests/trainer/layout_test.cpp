@@ -32,6 +32,7 @@ constexpr Variant kVariants[] = {
      "model { num_layers: 4 moe_layer_interval: 2 recompute: true tie_embeddings: true }"},
     {"Jitter", "model { moe { jitter_eps: 0.05 } }"},
     {"BalanceOfTheGlobalBatch", "model { moe { balance: GLOBAL aux_loss_coeff: 0.1 } }"},
+    {"NoisyGate", "model { moe { noisy_gate: true } }"},
     {"UnevenExperts", "model { moe { num_experts: 6 pre_softmax: false } }"},
     {"TwoSequencesAMicroBatch",
      "train { global_batch_size: 8 micro_batch_size: 2 } model { mask_documents: true }"},

@@ -83,6 +83,17 @@ TEST_F(Resume, SharesOfTheLastGlobalBatchGoOnBitForBit) {
   EXPECT_EQ(run("halted", {1, 1}, 12, global), straight);
 }
 
+TEST_F(Resume, GateNoiseGoesOnBitForBit) {
+  const std::string noisy = "model { moe { noisy_gate: true } }";
+  const Steps straight = run("straight", {2, 2}, 10, noisy);
+  run("halted", {2, 2}, 5, noisy);
+  EXPECT_EQ(run("halted", {2, 2}, 10, noisy), straight);
+  CheckpointReader reader(checkpoint("halted", 10));
+  std::vector<float> weight(4 * 32);
+  reader.read("model.layers.1.mlp.gate.noise_weight", weight.data(), DType::kF32);
+  EXPECT_NE(weight, std::vector<float>(weight.size()));  // it is trained
+}
+
 TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
   const Steps straight = run("straight", {1, 1}, 20);
   run("run", {4, 4}, 5);
@@ -200,22 +211,25 @@ TEST_F(Resume, InitFromTakesWeightsButNoMoments) {
   EXPECT_GT(weights, 20);
 }
 
-// Commands other than train know the tensor, and a Hugging Face folder has no place for it.
-TEST_F(Resume, SharesOfTheLastGlobalBatchAreNotExported) {
-  run("run", {1, 1}, 2, "model { moe { balance: GLOBAL expert_bias: false bias_update_rate: 0 } }");
-  const std::string excess = "model.layers.1.mlp.gate.load_excess";
+// Commands other than train know the tensors, and a Hugging Face folder has no place for them.
+TEST_F(Resume, WhatOnlyTrainingNeedsIsNotExported) {
+  run("run", {1, 1}, 2,
+      "model { moe { balance: GLOBAL noisy_gate: true expert_bias: false bias_update_rate: 0 } }");
   CheckpointReader reader(checkpoint("run", 2));
-  EXPECT_TRUE(reader.contains(excess));
+  EXPECT_TRUE(reader.contains("model.layers.1.mlp.gate.load_excess"));
+  EXPECT_TRUE(reader.contains("model.layers.1.mlp.gate.noise_weight"));
   export_hf({.checkpoint = checkpoint("run", 2), .out = folder_ / "out"});
   const SafetensorsFile exported(folder_ / "out/model.safetensors");
-  EXPECT_EQ(exported.tensors().size() + 2, reader.names("model.").size() + reader.names("lm_head").size());
-  for (const auto& [name, tensor] : exported.tensors())
+  EXPECT_EQ(exported.tensors().size() + 4, reader.names("model.").size() + reader.names("lm_head").size());
+  for (const auto& [name, tensor] : exported.tensors()) {
     EXPECT_EQ(name.find("excess"), std::string::npos) << name;
+    EXPECT_EQ(name.find("noise"), std::string::npos) << name;
+  }
 }
 
-// What only training with that balance loss needs goes with it, in either direction.
-TEST_F(Resume, InitFromMayChangeTheBalanceLoss) {
-  const std::string global = "model { moe { balance: GLOBAL } }";
+// What only training with them needs goes with them, in either direction.
+TEST_F(Resume, InitFromMayChangeTheBalanceLossAndTheNoise) {
+  const std::string global = "model { moe { balance: GLOBAL noisy_gate: true } }";
   run("plain", {1, 1}, 2);
   run("global", {1, 1}, 2, global);
   const auto start = [&](const std::string& name, const std::string& changes, const std::string& from) {

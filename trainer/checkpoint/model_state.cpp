@@ -74,9 +74,16 @@ std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name
   return values;
 }
 
-void load(CheckpointReader& reader, ParameterStore& store, Kind kind) {
+// State that training alone needs, and only with the options that made it: another run may do without.
+bool is_training_state(const std::string& name) {
+  return name.ends_with(".mlp.gate.load_excess") || name.ends_with(".mlp.gate.noise_weight");
+}
+
+void load(CheckpointReader& reader, ParameterStore& store, Kind kind, MissingState missing = MissingState::kRefuse) {
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) {
+      const bool may_lack = missing == MissingState::kZero && is_training_state(piece.name);
+      if (may_lack && !reader.contains(piece.name)) continue;
       store.write(p, piece, kind, read_tensor(reader, prefix_of(kind) + piece.name, piece.shape));
     }
   }
@@ -85,10 +92,7 @@ void load(CheckpointReader& reader, ParameterStore& store, Kind kind) {
 // Experts that live on other ranks are known too.
 bool is_other_rank_expert(const std::string& name) { return name.find(".mlp.experts.") != std::string::npos; }
 
-// State that training alone needs, and only with the options that made it: another run may do without.
-bool is_training_state(const std::string& name) { return name.ends_with(".mlp.gate.load_excess"); }
-
-void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store, MissingBuffers missing) {
+void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store, MissingState missing) {
   std::set<std::string> known;
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) known.insert(piece.name);
@@ -97,7 +101,7 @@ void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store,
   for (const std::string& name : reader.names()) {
     std::string bare = name;
     if (bare.starts_with("adam_m.") || bare.starts_with("adam_v.")) bare = bare.substr(7);
-    if (missing == MissingBuffers::kZero && is_training_state(bare)) continue;
+    if (missing == MissingState::kZero && is_training_state(bare)) continue;
     if (!known.contains(bare) && !is_other_rank_expert(bare)) {
       fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is not in the model");
     }
@@ -128,11 +132,11 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
   });
 }
 
-void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing) {
+void load_weights(CheckpointReader& reader, ParameterStore& store, MissingState missing) {
   refuse_unknown(reader, store, missing);
-  load(reader, store, Kind::kValue);
+  load(reader, store, Kind::kValue, missing);
   for (const ParameterStore::Buffer& b : store.buffers()) {
-    if (missing == MissingBuffers::kZero && !reader.contains(b.name)) continue;
+    if (missing == MissingState::kZero && !reader.contains(b.name)) continue;
     if (!reader.contains(b.name)) fail(Fault::kData, reader.directory().string(), ": tensor ", b.name, " is missing");
     const std::vector<float> values = read_tensor(reader, b.name, b.shape);
     upload(b.var.value().raw(), b.var.device(), values.data(), b.var.value().bytes());

@@ -17,11 +17,11 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
 
 // Weights, buffers and, if asked for, moments of this rank's parameters. Strict: a missing, unknown or wrongly shaped
 // tensor is Error{kData}.
-enum class MissingBuffers : uint8_t {
+enum class MissingState : uint8_t {
   kRefuse,
-  kZero,  // a new run from a checkpoint's weights, which adds a selection bias or the like, or does without
+  kZero,  // a new run from a checkpoint's weights, which adds a selection bias, gate noise or the like, or does without
 };
-void load_weights(CheckpointReader& reader, ParameterStore& store, MissingBuffers missing = MissingBuffers::kRefuse);
+void load_weights(CheckpointReader& reader, ParameterStore& store, MissingState missing = MissingState::kRefuse);
 void load_moments(CheckpointReader& reader, ParameterStore& store);
 
 }  // namespace switchyard

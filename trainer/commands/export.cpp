@@ -4,6 +4,7 @@
 
 #include "trainer/checkpoint/runs.h"
 #include "trainer/commands/commands.h"
+#include "trainer/config.h"
 #include "trainer/export/export_gguf.h"
 #include "trainer/export/export_hf.h"
 
@@ -19,6 +20,10 @@ int run_export(const ExportArgs& args) {
       args.format == "gguf"
           ? export_gguf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype})
           : export_hf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype});
+  CheckpointReader reader(checkpoint);
+  const ModelOptions model = model_from_text(reader.text(kModelText), (checkpoint / kModelText).string());
+  if (model.moe && model.moe->noisy_gate)
+    fmt::print("left out, since training alone has noise: mlp.gate.noise_weight (model.moe.noisy_gate)\n");
   fmt::print("{} exported as {} to {}\n", checkpoint.string(), chosen, args.out);
   return 0;
 }

@@ -117,7 +117,8 @@ double parameter_count(const ModelOptions& m) {
     if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
     if (!moe) continue;
     const auto experts = static_cast<double>(m.moe->num_experts);
-    all += experts * d * (1 + 3 * static_cast<double>(m.moe->moe_intermediate_size));
+    all +=
+        experts * d * ((m.moe->noisy_gate ? 2 : 1) + 3 * static_cast<double>(m.moe->moe_intermediate_size));
     all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
            (m.moe->shared_expert_gate ? d : 0);
   }

@@ -63,6 +63,7 @@ void each_moe_field(Visitor& v, Options& moe) {
   v("expert_bias", moe.expert_bias, kFree);
   v("bias_update_rate", moe.bias_update_rate, kNonNegative);
   v("jitter_eps", moe.jitter_eps, kBelowOne);
+  v("noisy_gate", moe.noisy_gate, kFree);
   v("dense_weight", moe.dense_weight, kBelowOne);
   v("force_balance", moe.force_balance, kFree);
 }

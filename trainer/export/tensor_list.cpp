@@ -35,6 +35,7 @@ void attention(const std::string& prefix, const ModelOptions& o, const Visit& vi
 void moe(const std::string& prefix, const ModelOptions& o, const Visit& visit) {
   const MoeOptions& m = *o.moe;
   visit({prefix + "gate.weight", {m.num_experts, o.hidden_size}});
+  if (m.noisy_gate) visit({prefix + "gate.noise_weight", {m.num_experts, o.hidden_size}, true});
   if (m.expert_bias) visit({prefix + "gate.e_score_correction_bias", {m.num_experts}});
   if (std::find(m.balance.begin(), m.balance.end(), Balance::kGlobal) != m.balance.end())
     visit({prefix + "gate.load_excess", {m.num_experts}, true});

@@ -136,7 +136,7 @@ void TrainingJob::restore() {
     check_same_run(reader, config_, train_->fingerprint(), root_warns);
   } else if (init_from_) {
     CheckpointReader reader(*init_from_, Verify::kAll);
-    load_weights(reader, *store_, MissingBuffers::kZero);
+    load_weights(reader, *store_, MissingState::kZero);
   }
 }
 

@@ -40,6 +40,10 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWithDropsAndSigmoid) {
       "model { moe { score_function: SIGMOID capacity_factor: 0.8 token_drop_policy: PROBS } }");
 }
 
+TEST_F(EmulatedTraining, LossesAreTheCpusWithGateNoiseAndGlobalBalance) {
+  expect_same_as_cpu("model { moe { noisy_gate: true balance: GLOBAL aux_loss_coeff: 0.1 } }");
+}
+
 TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
 
 TEST_F(EmulatedTraining, RepeatsBitForBit) {

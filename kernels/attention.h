@@ -40,7 +40,8 @@ struct AttentionBackward {
   AttentionShape shape;
 };
 
-// Bytes of AttentionBackward::workspace (row sums of dO*O, accumulators in Acc<T>). Grows linearly with tokens.
+// Bytes of AttentionBackward::workspace (row sums of dO*O, accumulators in Acc<T>). Grows linearly with tokens;
+// none on a CPU.
 template <class T>
 int64_t attention_workspace_bytes(Cpu, const AttentionShape&);
 template <class T>

@@ -11,7 +11,7 @@ Tensor attention_backward(const Tensor& d_o, const Tensor& o, const Tensor& qkv,
                           const Tensor& documents, const kernels::AttentionShape& shape) {
   const Tensor dqkv = empty_like(qkv);
   int64_t bytes = 0;
-  // A plan on the meta device counts the workspace of the CPU.
+  // A plan on the meta device counts none, as on a CPU: a GPU needs 4 bytes a head and token.
   const Device device = qkv.device() == Device::kMeta ? Device::kCpu : qkv.device();
   visit_float(qkv.dtype(), [&]<class T>() {
     launch_on(device, [&](auto on) { bytes = kernels::attention_workspace_bytes<T>(on, shape); });

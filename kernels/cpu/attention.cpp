@@ -15,7 +15,7 @@ constexpr int64_t kTaskQueries = 512;
 // The thread's tiles for one task.
 template <class A>
 struct Tiles {
-  Scratch<A> keys, values;  // [seq, head_dim]
+  Scratch<A> keys, values;  // panels of [head_dim, seq] and of [seq, head_dim]
   Scratch<A> query, out;    // [rows of a tile, head_dim]
   Scratch<A> scores;        // [rows of a tile, kKeys]
   Scratch<A> maximum, sum;  // [rows of a tile]
@@ -24,7 +24,7 @@ struct Tiles {
 // Scores of one row become exp(score - maximum); returns the factor for what was summed under the old
 // maximum.
 template <class A>
-A soften(A* scores, int64_t visible, int64_t width, A& maximum, A& sum) {
+A soften(A* scores, int64_t visible, A& maximum, A& sum) {
   A highest = maximum;
 #pragma omp simd reduction(max : highest)
   for (int64_t j = 0; j < visible; ++j) highest = scores[j] > highest ? scores[j] : highest;
@@ -34,7 +34,6 @@ A soften(A* scores, int64_t visible, int64_t width, A& maximum, A& sum) {
     scores[j] = vector_exp(scores[j] - highest);
     total += scores[j];
   }
-  std::fill(scores + visible, scores + width, A(0));
   const A factor = vector_exp(maximum - highest);
   maximum = highest;
   sum = sum * factor + total;
@@ -61,11 +60,9 @@ class ForwardTask {
         queries_(queries_per_block(head.shape)) {}
 
   void run(int64_t first, int64_t last) {
-    const int64_t rows = head_.group() * queries_;
-    keys_ = reserve_tile(tiles_.keys, last, dim_);
-    values_ = reserve_tile(tiles_.values, last, dim_);
-    load_rows(keys_.data, keys_.ld, args_.qkv + head_.key(0), head_.shape.row(), last, dim_);
-    load_rows(values_.data, values_.ld, args_.qkv + head_.value(0), head_.shape.row(), last, dim_);
+    const int64_t rows = head_.group() * queries_, row = head_.shape.row();
+    keys_ = pack_panels(tiles_.keys, args_.qkv + head_.key(0), row, last, dim_, true);
+    values_ = pack_panels(tiles_.values, args_.qkv + head_.value(0), row, dim_, last, false);
     query_ = reserve_tile(tiles_.query, rows, dim_);
     out_ = reserve_tile(tiles_.out, rows, dim_);
     scores_ = reserve_tile(tiles_.scores, rows, kKeys);
@@ -76,39 +73,41 @@ class ForwardTask {
 
  private:
   void query_block(int64_t q0, int64_t q1) {
-    const int64_t n = q1 - q0, rows = head_.group() * n;
-    for (int64_t a = 0; a < head_.group(); ++a)
-      load_rows(query_.from(a * n).data, query_.ld, args_.qkv + head_.query(q0, a), head_.shape.row(), n,
-                dim_, A(head_.shape.scale));
-    std::fill_n(out_.data, rows * out_.ld, A(0));
+    const int64_t group = head_.group(), rows = group * (q1 - q0), all = whole_panels(rows, kMr);
+    for (int64_t i = 0; i < q1 - q0; ++i)
+      load_rows(query_.row(i * group), query_.ld, args_.qkv + head_.query(q0 + i, 0), dim_, group, dim_,
+                A(head_.shape.scale));
+    std::fill(query_.row(rows), query_.row(all), A(0));
+    std::fill(out_.row(0), out_.row(all), A(0));
     std::fill_n(maximum_, rows, std::numeric_limits<A>::lowest());
     std::fill_n(sum_, rows, A(0));
     for (int64_t k0 = 0; k0 < q1; k0 += kKeys)
-      if (const int64_t k1 = std::min(k0 + kKeys, q1); !document_.apart(q0, q1, k0, k1)) tile(q0, q1, k0, k1);
-    store(q0, n);
+      if (const int64_t k1 = std::min(k0 + kKeys, q1); !document_.apart(q0, q1, k0, k1))
+        tile({q0, q1, k0, k1, group});
+    store(q0, rows);
   }
 
-  void tile(int64_t q0, int64_t q1, int64_t k0, int64_t k1) {
-    const int64_t n = q1 - q0, rows = head_.group() * n, width = k1 - k0;
-    product(scores_, query_, keys_.from(k0), rows, width, dim_, kTransposeB, false);
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t query = q0 + r % n;
-      const int64_t visible = std::clamp<int64_t>(query + 1 - k0, 0, width);
-      if (document_) hide_other_documents(scores_.from(r).data, document_, query, k0, visible);
-      const A factor = soften(scores_.from(r).data, visible, width, maximum_[r], sum_[r]);
+  void tile(const Block& block) {
+    multiply_by_keys(block, scores_, query_, keys_);
+    for (int64_t r = 0; r < block.rows(); ++r) {
+      A* const scores = scores_.row(r);
+      const int64_t visible = block.visible(r);
+      if (document_) hide_other_documents(scores, document_, block.q0 + r / block.group, block.k0, visible);
+      const A factor = soften(scores, visible, maximum_[r], sum_[r]);
+      clear_unseen(block, scores_, r);
       if (factor != 1)
-        for (int64_t c = 0; c < dim_; ++c) out_.from(r).data[c] *= factor;
+        for (int64_t c = 0; c < dim_; ++c) out_.row(r)[c] *= factor;
     }
-    product(out_, scores_, values_.from(k0), rows, dim_, width, kPlain, true);
+    add_rows_of_keys(block, out_, scores_, values_, dim_);
   }
 
-  void store(int64_t q0, int64_t n) {
-    for (int64_t a = 0; a < head_.group(); ++a)
-      for (int64_t i = 0; i < n; ++i) {
-        const int64_t r = a * n + i;
-        store_rows(args_.o + head_.output(q0 + i, a), dim_, out_.from(r).data, out_.ld, 1, dim_, 1 / sum_[r]);
-        args_.lse[head_.statistic(q0 + i, a)] = maximum_[r] + std::log(sum_[r]);
-      }
+  void store(int64_t q0, int64_t rows) {
+    const int64_t group = head_.group();
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t query = q0 + r / group, a = r % group;
+      store_rows(args_.o + head_.output(query, a), dim_, out_.row(r), out_.ld, 1, dim_, 1 / sum_[r]);
+      args_.lse[head_.statistic(query, a)] = maximum_[r] + std::log(sum_[r]);
+    }
   }
 
   const AttentionForward<T>& args_;
@@ -116,7 +115,8 @@ class ForwardTask {
   Documents document_;
   Tiles<A>& tiles_;
   int64_t dim_, queries_;
-  Tile<A> keys_, values_, query_, out_, scores_;
+  Panels<A> keys_, values_;
+  Tile<A> query_, out_, scores_;
   A *maximum_, *sum_;
 };
 

@@ -1,11 +1,11 @@
 // What the forward and the backward pass of attention share: how the work is cut, and the float32 (or double)
 // tiles.
 //
-// A task is one sequence, one key/value head, and a run of queries. Its keys and values are copied once into
-// dense panels. Queries go in blocks of queries_per_block() tokens; the `group` query heads that read the
-// same key/value head are stacked, so a tile of scores has group times as many rows and is one matrix
-// product: row a * n + i is query i of head a of the group. Keys go in blocks of at most kKeys; a block ends
-// at the last query's token, so no tile lies wholly above the diagonal.
+// A task is one sequence, one key/value head, and a run of queries. Its keys and values are packed once into
+// panels (kernels/cpu/panels.h). Queries go in blocks of queries_per_block() tokens; the `group` query heads
+// that read the same key/value head lie side by side, so a tile of scores has group times as many rows: row
+// i * group + a is query i of head a of the group. Keys go in blocks of at most kKeys; a block ends at the
+// last query's token, and within a block every kMr rows stop at the last key that one of them sees.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels::attention {
@@ -69,37 +70,86 @@ class Documents {
   const int32_t* numbers_;
 };
 
-// A matrix in scratch memory.
+// A matrix in scratch memory, of whole tiles.
 template <class A>
 struct Tile {
   A* data;
   int64_t ld;
-  Tile from(int64_t row) const { return {data + row * ld, ld}; }
+  A* row(int64_t r) const { return data + r * ld; }
 };
 
 template <class A>
 Tile<A> reserve_tile(Scratch<A>& scratch, int64_t rows, int64_t cols) {
-  const int64_t ld = padded_stride(cols);
-  return {scratch.reserve(rows * ld), ld};
+  const int64_t ld = padded_stride(whole_panels(cols, kNr));
+  return {scratch.reserve(whole_panels(rows, kMr) * ld), ld};
 }
 
-enum Form { kPlain, kTransposeA, kTransposeB };
-
-// C[m, n] (+)= op(A) op(B)
+// The second operand of products, [k, size] in panels of kNr columns.
 template <class A>
-void product(Tile<A> c, Tile<A> a, Tile<A> b, int64_t m, int64_t n, int64_t k, Form form, bool accumulate) {
-  gemm(Matmul<A, A>{.c = c.data,
-                    .a = a.data,
-                    .b = b.data,
-                    .m = m,
-                    .n = n,
-                    .k = k,
-                    .transpose_a = form == kTransposeA,
-                    .transpose_b = form == kTransposeB,
-                    .accumulate = accumulate,
-                    .lda = a.ld,
-                    .ldb = b.ld,
-                    .ldc = c.ld});
+struct Panels {
+  const A* data;
+  int64_t k;
+  const A* at(int64_t column, int64_t row = 0) const { return data + column * k + row * kNr; }
+};
+
+// `along`: x[column, row]; else x[row, column].
+template <class A, class T>
+Panels<A> pack_panels(Scratch<A>& scratch, const T* x, int64_t ld, int64_t size, int64_t k, bool along) {
+  A* const panels = scratch.reserve(whole_panels(size, kNr) * k);
+  pack<kNr>(panels, x, ld, size, k, along);
+  return {panels, k};
+}
+
+// One block of queries against one block of keys.
+struct Block {
+  int64_t q0, q1, k0, k1;  // tokens
+  int64_t group;
+
+  int64_t rows() const { return (q1 - q0) * group; }
+  int64_t width() const { return k1 - k0; }
+  // Keys of the block that row r sees.
+  int64_t visible(int64_t r) const { return std::clamp<int64_t>(q0 + r / group + 1 - k0, 0, width()); }
+  // And the most that one of the kMr rows from r sees.
+  int64_t visible_of_panel(int64_t r) const { return visible(std::min(r + kMr, rows()) - 1); }
+  // The first row that sees key j of the block.
+  int64_t first_row(int64_t j) const { return std::max<int64_t>(0, k0 + j - q0) * group; }
+};
+
+// scores[r, j] = x[r] . y[j] for every key j that row r sees (and some that it does not); y [dim, keys]
+template <class A>
+void multiply_by_keys(const Block& block, Tile<A> scores, Tile<A> x, Panels<A> y) {
+  for (int64_t r = 0; r < block.rows(); r += kMr)
+    for (int64_t j = 0; j < block.visible_of_panel(r); j += kNr)
+      tile(y.k, AInPlace<A>{x.row(r), x.ld, 1}, y.at(block.k0 + j), scores.row(r) + j, scores.ld, false);
+}
+
+// out[r] += sum over the keys j that row r sees of weights[r, j] y[j]; y [keys, dim]. Of the others the
+// weights are 0.
+template <class A>
+void add_rows_of_keys(const Block& block, Tile<A> out, Tile<A> weights, Panels<A> y, int64_t dim) {
+  for (int64_t r = 0; r < block.rows(); r += kMr)
+    if (const int64_t k = block.visible_of_panel(r); k > 0)
+      for (int64_t c = 0; c < dim; c += kNr)
+        tile(k, AInPlace<A>{weights.row(r), weights.ld, 1}, y.at(c, block.k0), out.row(r) + c, out.ld, true);
+}
+
+// out[j] += sum over the rows r that see key j of weights[r, j] y[r], for the keys of the block; y [rows,
+// dim]
+template <class A>
+void add_rows_of_queries(const Block& block, Tile<A> out, Tile<A> weights, Panels<A> y, int64_t dim) {
+  for (int64_t j = 0; j < block.width(); j += kMr)
+    if (const int64_t r = block.first_row(j); r < block.rows())
+      for (int64_t c = 0; c < dim; c += kNr)
+        tile(block.rows() - r, AInPlace<A>{weights.row(r) + j, 1, weights.ld}, y.at(c, r),
+             out.row(block.k0 + j) + c, out.ld, true);
+}
+
+// Sets to zero what the products read of row r's weights but the row does not see.
+template <class A>
+void clear_unseen(const Block& block, Tile<A> weights, int64_t r) {
+  const int64_t seen = block.visible(r);
+  const int64_t end = std::max(std::min(seen + kMr, weights.ld), block.visible_of_panel(r / kMr * kMr));
+  std::fill(weights.row(r) + seen, weights.row(r) + end, A(0));
 }
 
 }  // namespace switchyard::kernels::attention

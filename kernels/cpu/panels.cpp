@@ -123,17 +123,31 @@ void pack_columns(float* panels, const T* from, int64_t ld, int64_t count, int64
   }
 }
 
+// In double nothing hurries.
+template <int64_t kPanel>
+void pack_rows(double* panel, const double* from, int64_t ld, int64_t rows, int64_t k) {
+  for (int64_t l = 0; l < k; ++l)
+    for (int64_t r = 0; r < kPanel; ++r) panel[l * kPanel + r] = r < rows ? from[r * ld + l] : 0;
+}
+
+template <int64_t kPanel>
+void pack_columns(double* panels, const double* from, int64_t ld, int64_t count, int64_t k) {
+  for (int64_t p = 0; p < count; ++p)
+    for (int64_t l = 0; l < k; ++l)
+      std::copy_n(from + l * ld + p * kPanel, kPanel, panels + (p * k + l) * kPanel);
+}
+
 // panel[l, c] = from[l, c] for c < cols, 0 for the rest of kPanel
 template <int64_t kPanel, class T>
-void pack_last_columns(float* panel, const T* from, int64_t ld, int64_t cols, int64_t k) {
+void pack_last_columns(Acc<T>* panel, const T* from, int64_t ld, int64_t cols, int64_t k) {
   for (int64_t l = 0; l < k; ++l, from += ld)
-    for (int64_t c = 0; c < kPanel; ++c) panel[l * kPanel + c] = c < cols ? static_cast<float>(from[c]) : 0;
+    for (int64_t c = 0; c < kPanel; ++c) panel[l * kPanel + c] = c < cols ? static_cast<Acc<T>>(from[c]) : 0;
 }
 
 }  // namespace
 
 template <int64_t kPanel, class T>
-void pack(float* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along) {
+void pack(Acc<T>* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along) {
   if (along) {
     for (int64_t r = 0; r < size; r += kPanel)
       pack_rows<kPanel>(panels + r * k, x + r * ld, ld, std::min(kPanel, size - r), k);
@@ -150,5 +164,6 @@ template void pack<kMr>(float*, const float*, int64_t, int64_t, int64_t, bool);
 template void pack<kMr>(float*, const BF16*, int64_t, int64_t, int64_t, bool);
 template void pack<kNr>(float*, const float*, int64_t, int64_t, int64_t, bool);
 template void pack<kNr>(float*, const BF16*, int64_t, int64_t, int64_t, bool);
+template void pack<kNr>(double*, const double*, int64_t, int64_t, int64_t, bool);
 
 }  // namespace switchyard::kernels

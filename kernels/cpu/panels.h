@@ -33,10 +33,11 @@ struct APanel {
   float at(int64_t i, int64_t l) const { return data[l * kMr + i]; }
 };
 
+template <class F>
 struct AInPlace {
-  const float* data;
+  const F* data;
   int64_t row, step;  // from a row to the next, and from l to the next
-  float at(int64_t i, int64_t l) const { return data[i * row + l * step]; }
+  F at(int64_t i, int64_t l) const { return data[i * row + l * step]; }
 };
 
 // c[kMr, kNr] = a b, or c += a b if `add`; b a panel
@@ -66,9 +67,20 @@ template <class A>
   }
 }
 
-// Panels of kPanel rows of op(X) [size, k], one after the other, widened to float32. `along`: x[r, l]; else
-// x[l, r]. Instantiated for kPanel = kMr, kNr and T = float, BF16.
+// The same in double, for gradient checks.
+template <class A>
+void tile(int64_t k, A a, const double* b, double* c, int64_t ldc, bool add) {
+  double sum[kMr][kNr] = {};
+  for (int64_t l = 0; l < k; ++l)
+    for (int64_t i = 0; i < kMr; ++i)
+      for (int64_t j = 0; j < kNr; ++j) sum[i][j] += a.at(i, l) * b[l * kNr + j];
+  for (int64_t i = 0; i < kMr; ++i)
+    for (int64_t j = 0; j < kNr; ++j) c[i * ldc + j] = add ? c[i * ldc + j] + sum[i][j] : sum[i][j];
+}
+
+// Panels of kPanel rows of op(X) [size, k], one after the other, bf16 widened. `along`: x[r, l]; else x[l,
+// r]. Instantiated for kMr with float and BF16, and kNr with float, BF16 and double.
 template <int64_t kPanel, class T>
-void pack(float* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along);
+void pack(Acc<T>* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along);
 
 }  // namespace switchyard::kernels

@@ -41,7 +41,13 @@ Steps train(Config config, Layout layout, const std::string& run_dir, bool resum
 // The same on the ranks of `world`: what rank 0 reads is what all return.
 void train_on(Config config, const Group& world, int expert, const std::string& run_dir, bool resume = true);
 
-// Losses, auxiliary losses and gradient norms of two runs, step by step, to `tolerance` of their value.
+// Losses, auxiliary losses and gradient norms of two runs, step by step.
+//
+// Equal to `tolerance` for as long as every expert has the same load. Gradients are sums, in another order on
+// another layout, and their last bits reach the router: in one seed of five a token that lies between two
+// experts goes the other way within 20 steps, with it the sign of a selection bias, and with that more
+// tokens. After that the loss still agrees to 10 and the rest to 1000 times `tolerance` (measured on 16
+// seeds: loss 7e-6, gradient norm 1e-3; before it 1e-8 and, two tokens having changed places, 1e-5).
 void expect_same_training(const Steps& actual, const Steps& expected, double tolerance);
 
 }  // namespace switchyard::test

@@ -11,6 +11,7 @@
 #include <omp.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -76,8 +77,10 @@ Batch random_batch(const Config& c, uint64_t number) {
 }
 
 struct Measurement {
-  double seconds = 0;  // of a step
-  double syncs = 0;    // of a step
+  double seconds = 0;        // of a step; on a CPU the median
+  Ceilings ceilings;         // with --profile, on a CPU
+  double product_flops = 0;  // what products could have done in a step's time: median over the steps
+  double syncs = 0;          // of a step
   double loss = 0;
   double imbalance = 0;  // (max - mean) / mean of the experts' loads, mean over layers
   int64_t peak_bytes = 0;
@@ -88,6 +91,16 @@ double imbalance_of(const StepMetrics& metrics) {
   double sum = 0;
   for (const LayerLoad& load : metrics.layers) sum += load.max_violation();
   return metrics.layers.empty() ? 0 : sum / static_cast<double>(metrics.layers.size());
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 void wait_for(Device device) {
@@ -108,26 +121,50 @@ class Run {
 
   Measurement measure(const Arguments& a) {
     for (int i = 0; i < a.warmup; ++i) step();
-    wait_for(config_.device);
-    const long syncs = host_syncs();
-    const auto begin = std::chrono::steady_clock::now();
-    StepMetrics last;
-    for (int i = 0; i < a.steps; ++i) last = step();
-    const long waits = host_syncs() - syncs;
-    wait_for(config_.device);
     Measurement m;
-    m.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / a.steps;
-    m.syncs = static_cast<double>(waits) / a.steps;
+    const long syncs = host_syncs();
+    const StepMetrics last = config_.device == Device::kCpu ? time_one_by_one(m, a) : time_together(m, a);
+    m.syncs = static_cast<double>(host_syncs() - syncs) / a.steps;
     m.loss = last.loss;
     m.imbalance = imbalance_of(last);
     m.peak_bytes = peak_memory_bytes(config_.device);
     if (a.profile) m.profile = profile();
+    if (a.profile && config_.device == Device::kCpu) m.ceilings.bytes = triad_rate();
     return m;
   }
 
  private:
   StepMetrics step() {
     return stepper_->run(++steps_, [&](int64_t m) { return batches_[(steps_ + m) % batches_.size()]; });
+  }
+
+  // A GPU is not waited for between steps.
+  StepMetrics time_together(Measurement& m, const Arguments& a) {
+    wait_for(config_.device);
+    const auto begin = std::chrono::steady_clock::now();
+    StepMetrics last;
+    for (int i = 0; i < a.steps; ++i) last = step();
+    wait_for(config_.device);
+    m.seconds = seconds_since(begin) / a.steps;
+    return last;
+  }
+
+  // After each step the product's rate, so that both are of the same second: the machine's speed may drift.
+  StepMetrics time_one_by_one(Measurement& m, const Arguments& a) {
+    const bool bf16 = config_.precision == Precision::kBF16;
+    std::vector<double> seconds, rates, flops;
+    StepMetrics last;
+    for (int i = 0; i < a.steps; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      last = step();
+      seconds.push_back(seconds_since(begin));
+      rates.push_back(a.profile ? product_rate(bf16) : 0);
+      flops.push_back(seconds.back() * rates.back());
+    }
+    m.seconds = median(seconds);
+    m.ceilings.flops = median(rates);
+    m.product_flops = median(flops);
+    return last;
   }
 
   std::vector<Profile::Row> profile() {
@@ -151,7 +188,8 @@ class Run {
 };
 
 void report(const NamedModel& model, const Config& c, const std::string& routing, const Measurement& m,
-            const Ceilings& ceilings, const Arguments& a) {
+            const Arguments& a) {
+  const Ceilings& ceilings = m.ceilings;
   const auto tokens = static_cast<double>(c.train.global_batch_size * c.train.sequence_length);
   const double tflops = tokens / m.seconds * flops_per_token(c.model, c.train.sequence_length) / 1e12;
   const bool cuda = c.device == Device::kCuda;
@@ -163,9 +201,11 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
   const StepShape shape{c.train.global_batch_size * c.train.sequence_length, c.train.sequence_length,
                         c.precision == Precision::kBF16};
   const std::map<std::string, Work> work = work_of_step(c.model, shape);
+  const double share =
+      m.product_flops > 0 ? tokens * flops_per_token(c.model, c.train.sequence_length) / m.product_flops : 0;
   if (ceilings.flops > 0) {
     fmt::print("  products 1024^3 {:.1f} GF/s, the step {:.0f} % of that; memory {:.1f} GB/s\n",
-               ceilings.flops * 1e-9, 100 * tflops * 1e12 / ceilings.flops, ceilings.bytes * 1e-9);
+               ceilings.flops * 1e-9, 100 * share, ceilings.bytes * 1e-9);
   }
   if (a.profile) fmt::print("{}", profile_table(m.profile, work, ceilings));
   if (a.json.empty()) return;
@@ -191,7 +231,7 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
   if (ceilings.flops > 0) {
     line["gemm_ceiling_gflops"] = ceilings.flops * 1e-9;
     line["memory_ceiling_gbytes_per_second"] = ceilings.bytes * 1e-9;
-    line["step_share_of_gemm_ceiling"] = tflops * 1e12 / ceilings.flops;
+    line["step_share_of_gemm_ceiling"] = share;
   }
   if (a.profile) line["profile"] = profile_json(m.profile, work, ceilings);
   std::ofstream(a.json, std::ios::app) << line.dump() << "\n";
@@ -209,9 +249,7 @@ void run_all(const Arguments& a) {
         Run run(config, routing);
         m = run.measure(a);
       }
-      // In the same minute as the steps, on a machine whose speed may drift.
-      const bool measured = a.profile && config.device == Device::kCpu;
-      report(model, config, routing, m, measured ? measure_ceilings(a.precision == "BF16") : Ceilings{}, a);
+      report(model, config, routing, m, a);
       std::fflush(stdout);
       release_cached(config.device);
       reset_peak(config.device);

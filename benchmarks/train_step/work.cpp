@@ -12,37 +12,22 @@ namespace switchyard::bench {
 
 namespace {
 
-double best_seconds(int runs, const std::function<void()>& f) {
+// Of runs after a first one. The mean, as a step's time is: both bear what the machine does besides.
+double mean_seconds(int runs, const std::function<void()>& f) {
   f();
-  double best = 1e9;
-  for (int i = 0; i < runs; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    f();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  return best;
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < runs; ++i) f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / runs;
 }
 
 template <class T>
-double product_rate() {
+double product_rate_of() {
   constexpr int64_t kSize = 1024;
-  const std::vector<T> a(kSize * kSize, T(0.5f)), b(kSize * kSize, T(0.25f));
-  std::vector<T> c(kSize * kSize);
+  static const std::vector<T> a(kSize * kSize, T(0.5f)), b(kSize * kSize, T(0.25f));
+  static std::vector<T> c(kSize * kSize);
   const kernels::Matmul<T> product{
       .c = c.data(), .a = a.data(), .b = b.data(), .m = kSize, .n = kSize, .k = kSize};
-  return 2.0 * kSize * kSize * kSize / best_seconds(12, [&] { kernels::run(Cpu{}, product); });
-}
-
-double triad_rate() {
-  constexpr int64_t kElements = int64_t{64} << 18;
-  std::vector<float> a(kElements), b(kElements, 1), c(kElements, 2);
-  const double seconds = best_seconds(6, [&] {
-    float* to = a.data();
-    const float *x = b.data(), *y = c.data();
-#pragma omp parallel for simd
-    for (int64_t i = 0; i < kElements; ++i) to[i] = x[i] + 3 * y[i];
-  });
-  return 12.0 * kElements / seconds;
+  return 2.0 * kSize * kSize * kSize / mean_seconds(8, [&] { kernels::run(Cpu{}, product); });
 }
 
 // Adds a pair of forward and backward.
@@ -125,10 +110,21 @@ std::map<std::string, Work> work_of_step(const ModelOptions& o, const StepShape&
   return table.rows;
 }
 
-Ceilings measure_ceilings(bool bf16) {
-  double flops = product_rate<float>();
-  if (bf16) flops = std::max(flops, product_rate<BF16>());
-  return {flops, triad_rate()};
+double product_rate(bool bf16) {
+  const double rate = product_rate_of<float>();
+  return bf16 ? std::max(rate, product_rate_of<BF16>()) : rate;
+}
+
+double triad_rate() {
+  constexpr int64_t kElements = int64_t{64} << 18;
+  std::vector<float> a(kElements), b(kElements, 1), c(kElements, 2);
+  const double seconds = mean_seconds(6, [&] {
+    float* to = a.data();
+    const float *x = b.data(), *y = c.data();
+#pragma omp parallel for simd
+    for (int64_t i = 0; i < kElements; ++i) to[i] = x[i] + 3 * y[i];
+  });
+  return 12.0 * kElements / seconds;
 }
 
 }  // namespace switchyard::bench

@@ -122,9 +122,7 @@ class Run {
   Measurement measure(const Arguments& a) {
     for (int i = 0; i < a.warmup; ++i) step();
     Measurement m;
-    const long syncs = host_syncs();
     const StepMetrics last = config_.device == Device::kCpu ? time_one_by_one(m, a) : time_together(m, a);
-    m.syncs = static_cast<double>(host_syncs() - syncs) / a.steps;
     m.loss = last.loss;
     m.imbalance = imbalance_of(last);
     m.peak_bytes = peak_memory_bytes(config_.device);
@@ -141,9 +139,11 @@ class Run {
   // A GPU is not waited for between steps.
   StepMetrics time_together(Measurement& m, const Arguments& a) {
     wait_for(config_.device);
+    const long syncs = host_syncs();
     const auto begin = std::chrono::steady_clock::now();
     StepMetrics last;
     for (int i = 0; i < a.steps; ++i) last = step();
+    m.syncs = static_cast<double>(host_syncs() - syncs) / a.steps;
     wait_for(config_.device);
     m.seconds = seconds_since(begin) / a.steps;
     return last;

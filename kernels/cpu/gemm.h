@@ -12,8 +12,8 @@ namespace switchyard::kernels {
 // for the same sets of the cache: an odd number or twice an odd number of cache lines of float32.
 int64_t padded_stride(int64_t cols);
 
-// C (+)= op(A) op(B) in float32. Costs no set-up, whatever the shape: made for ragged row counts and small
-// tiles.
+// C (+)= op(A) op(B) in float32, where kernels/cpu/packed_gemm.h is not for the processor. Costs no set-up,
+// whatever the shape.
 void gemm(const Matmul<float, float>&);
 
 // Whether the processor multiplies bf16 itself. Where it does not, the caller widens

@@ -45,7 +45,7 @@ class Steps {
 
   nlohmann::ordered_json run(int steps) {
     const long faults = page_faults(), system = memory_stats(config_.device).system_allocations;
-    std::vector<double> seconds, losses, exchange;
+    std::vector<double> seconds, losses, exchange, waiting;
     int64_t peak = 0;
     for (int i = 0; i < steps; ++i) {
       const int64_t step = ++step_;
@@ -56,11 +56,13 @@ class Steps {
       seconds.push_back(m.step_seconds);
       losses.push_back(m.loss);
       exchange.push_back(m.exchange_seconds);
+      waiting.push_back(m.exchange_wait_seconds);
       peak = m.peak_memory_bytes;
     }
     return {{"seconds", seconds},
             {"losses", losses},
             {"exchange_seconds", exchange},
+            {"exchange_wait_seconds", waiting},
             {"peak_memory_bytes", peak},
             {"page_faults", page_faults() - faults},
             {"system_allocations", memory_stats(config_.device).system_allocations - system}};

@@ -91,7 +91,7 @@ def show(result):
                     f" {r['step_seconds'] * 1e3:8.1f} ms ({r['quartiles'][0] * 1e3:.1f}..{r['quartiles'][1] * 1e3:.1f}) "
                     f" {r['peak_memory_bytes'] / 2**20:5.0f} MiB  loss {r['losses'][-1]:.4f}")
             if r.get("exchange_share"):
-                text += f"  exchange {100 * r['exchange_share']:.1f} %"
+                text += f"  exchange {100 * r['exchange_share']:.1f} %, of it waiting {100 * r['waiting_share']:.1f}"
             if r["page_faults"] is not None:
                 text += f"  {r['page_faults']} faults, {r['system_allocations']} system allocations in the last request"
         else:

@@ -38,7 +38,7 @@ class Worker:
         environment = dict(os.environ, OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         self.process = subprocess.Popen(command(system, cell, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=environment, start_new_session=True)
-        self.seconds, self.losses, self.exchange = [], [], []
+        self.seconds, self.losses, self.exchange, self.waiting = [], [], [], []
         self.last, self.failure = {}, None
 
     def run(self, steps):
@@ -60,6 +60,7 @@ class Worker:
             self.seconds += self.last["seconds"]
             self.losses += self.last["losses"]
             self.exchange += self.last.get("exchange_seconds", [])
+            self.waiting += self.last.get("exchange_wait_seconds", [])
 
     def fail(self, why):
         self.failure = why
@@ -89,6 +90,7 @@ class Worker:
             result["failure"] = self.failure
         if self.exchange:
             result["exchange_share"] = sum(self.exchange[-len(seconds):]) / sum(seconds)
+            result["waiting_share"] = sum(self.waiting[-len(seconds):]) / sum(seconds)
         return result
 
     def kill(self):

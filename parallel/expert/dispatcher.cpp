@@ -14,7 +14,8 @@ class Stopwatch {
  public:
   explicit Stopwatch(ExchangeMeter& meter) : meter_(meter) {}
   ~Stopwatch() {
-    meter_.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    const auto taken = std::chrono::steady_clock::now() - begin_;
+    meter_.seconds.push_back(std::chrono::duration<double>(taken).count());
   }
 
  private:

@@ -17,7 +17,7 @@ namespace switchyard {
 // What a rank spent in exchanges. Bytes are those of the rank's own tokens' rows (wherever they went) and of
 // the counts: they depend on the router only through drops.
 struct ExchangeMeter {
-  double seconds = 0;  // waiting included
+  std::vector<double> seconds;  // of each exchange, waiting included; as many on every ep rank
   int64_t bytes = 0;
 };
 

@@ -35,7 +35,7 @@ flip() {  # FILE OFFSET: another byte there
   printf "\\x$(printf %02x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
 digits() {  # RUN: its metrics without what a clock or the machine says
-  sed -E 's/"(tokens_per_second|step_seconds|exchange_seconds|peak_memory_bytes)":[^,]*,//g' "$1/metrics.jsonl"
+  sed -E 's/"(tokens_per_second|step_seconds|exchange_seconds|exchange_wait_seconds|peak_memory_bytes)":[^,]*,//g' "$1/metrics.jsonl"
 }
 state() { find "$1" -printf '%p %s %T@\n' | sort; }
 wait_for_steps() {  # RUN N

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "tests/support/training_run.h"
@@ -135,6 +137,23 @@ TEST_F(OneConfig, Bf16LayoutsAgreeLoosely) {
     for (size_t i = 0; i < steps.size(); ++i)
       EXPECT_NEAR(steps[i].loss, alone[i].loss, 3e-2 * alone[i].loss) << i;
   }
+}
+
+// Of two thread-ranks one comes last to each exchange, and the other waits for it.
+TEST(ExchangeTime, HasAPartThatIsWaiting) {
+  const TemporaryFolder folder;
+  write_training_tokens(folder / "tokens");
+  train(small_config(folder / "tokens"), {2, 2}, folder / "run");
+  std::ifstream lines(folder / "run/metrics.jsonl");
+  double waited = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    const double waiting = json["exchange_wait_seconds"];
+    EXPECT_GE(waiting, 0);
+    EXPECT_LT(waiting, json["exchange_seconds"].get<double>());
+    waited += waiting;
+  }
+  EXPECT_GT(waited, 0);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 
 #include "core/launch.h"
 #include "core/random.h"
@@ -11,6 +12,14 @@
 #include "trainer/together.h"
 
 namespace switchyard {
+
+namespace {
+
+double sum_of(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+}  // namespace
 
 DType compute_dtype(Precision precision) {
   return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32;
@@ -94,15 +103,24 @@ void TrainStep::add_gradient_squares() {
   }
 }
 
+// Of all exchanges: what each took the rank that came last to it, for which nobody had to wait.
+double TrainStep::seconds_without_waiting(std::vector<double> exchanges) const {
+  if (!exchanges.empty())
+    mesh_.ep.host->all_reduce(exchanges.data(), std::ssize(exchanges), DType::kF64, ReduceOp::kMin);
+  return sum_of(exchanges);
+}
+
 // What the ranks decide together, in two small reductions: every logical parameter's square once, one clip,
 // one verdict.
 void TrainStep::agree(StepMetrics& metrics) {
   const std::vector<double> own = sums_.to_vector<double>();  // the step's one wait for the device
   double expert_squares = own[2];
   mesh_.ep.host->all_reduce(&expert_squares, 1, DType::kF64);
-  double totals[4] = {own[0], stop_asked() ? 1.0 : 0.0, model_.meter().seconds,
-                      static_cast<double>(model_.meter().bytes)};
-  mesh_.world.host->all_reduce(totals, 4, DType::kF64);
+  const ExchangeMeter& meter = model_.meter();
+  const double exchanging = sum_of(meter.seconds);
+  double totals[5] = {own[0], stop_asked() ? 1.0 : 0.0, exchanging, static_cast<double>(meter.bytes),
+                      exchanging - seconds_without_waiting(meter.seconds)};
+  mesh_.world.host->all_reduce(totals, 5, DType::kF64);
   int64_t peak = peak_memory_bytes(store_.device());
   mesh_.world.host->all_reduce(&peak, 1, DType::kI64, ReduceOp::kMax);
 
@@ -112,6 +130,7 @@ void TrainStep::agree(StepMetrics& metrics) {
   metrics.grad_norm = std::sqrt(own[1] + expert_squares);
   metrics.exchange_seconds = totals[2] / world;
   metrics.exchange_bytes = std::llround(totals[3] / world);
+  metrics.exchange_wait_seconds = totals[4] / world;
   metrics.peak_memory_bytes = peak;
   stop_agreed_ = totals[1] > 0;
   if (!std::isfinite(metrics.loss))

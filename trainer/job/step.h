@@ -1,7 +1,7 @@
 // One training step: micro-batches forward and backward, gradients summed over ranks, one clip, one update.
 //
-// The objective is the sum over ranks of each rank's loss, and each loss is already divided by the target tokens of the whole
-// global batch; so every reduction is a plain sum and no other factor exists.
+// The objective is the sum over ranks of each rank's loss, and each loss is already divided by the target
+// tokens of the whole global batch; so every reduction is a plain sum and no other factor exists.
 #pragma once
 
 #include <functional>
@@ -21,8 +21,8 @@ class TrainStep {
   // `bucket_bytes`: of the gradient reduction.
   TrainStep(const Config& config, const Transformer& model, ParameterStore& store, const Mesh& mesh);
 
-  // `next` gives this rank's micro-batches, in order. Error{kNonFinite}, on every rank and before the update, if loss or
-  // gradient norm is NaN or infinite.
+  // `next` gives this rank's micro-batches, in order. Error{kNonFinite}, on every rank and before the update,
+  // if loss or gradient norm is NaN or infinite.
   StepMetrics run(int64_t step, const std::function<Batch(int64_t micro_batch)>& next);
 
   // Whether a signal asked any rank to stop, as all ranks agreed at the end of the last step.
@@ -34,6 +34,7 @@ class TrainStep {
   void accumulate(int64_t step, int64_t micro_batch, const Batch& batch);
   void add_gradient_squares();
   void update(StepMetrics& metrics);
+  double seconds_without_waiting(std::vector<double> exchanges) const;
   void agree(StepMetrics& metrics);
   void collect_loads(StepMetrics& metrics);
 

@@ -33,6 +33,7 @@ std::string to_json(const StepMetrics& m) {
             {"tokens_per_second", m.tokens_per_second},
             {"step_seconds", m.step_seconds},
             {"exchange_seconds", m.exchange_seconds},
+            {"exchange_wait_seconds", m.exchange_wait_seconds},
             {"exchange_bytes", m.exchange_bytes},
             {"gradient_bytes", m.gradient_bytes},
             {"peak_memory_bytes", m.peak_memory_bytes},

@@ -22,9 +22,10 @@ struct StepMetrics {
   std::vector<int64_t> data_tokens;  // the same of each data set of a blend; empty: there is one data set
   double tokens_per_second = 0;
   double step_seconds = 0;
-  double exchange_seconds = 0;  // mean over ranks
-  int64_t exchange_bytes = 0;   // a rank's own rows and counts, mean over ranks
-  int64_t gradient_bytes = 0;   // a rank's, handed to the reduction
+  double exchange_seconds = 0;       // mean over ranks
+  double exchange_wait_seconds = 0;  // the part of it in which a rank waits for the last to come
+  int64_t exchange_bytes = 0;        // a rank's own rows and counts, mean over ranks
+  int64_t gradient_bytes = 0;        // a rank's, handed to the reduction
   int64_t peak_memory_bytes =
       0;  // of the rank that needs most: resident memory (CPU) or reserved device memory
   std::vector<LayerLoad> layers;

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "benchmarks/train_step/skew.h"
 #include "core/random.h"
@@ -108,7 +109,7 @@ class Bench {
       run();
       double all[2] = {std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 0};
       all[1] = all[0];
-      exchange += meter_->seconds;
+      exchange += std::accumulate(meter_->seconds.begin(), meter_->seconds.end(), 0.0);
       total += all[0];
       world_->all_reduce(all, 1, DType::kF64, ReduceOp::kMax);
       seconds.push_back(all[0]);

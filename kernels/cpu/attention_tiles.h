@@ -12,7 +12,6 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/convert.h"
-#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
 

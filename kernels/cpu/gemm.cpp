@@ -97,38 +97,12 @@ void bf16_gemm(const Matmul<BF16, C>& p) {
   stream.wait();
 }
 
-void sgemm(const Matmul<float, float>& p) {
+}  // namespace
+
+void gemm(const Matmul<float, float>& p) {
   const auto status = dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0f,
                                  p.a, p.lda, p.b, p.ldb, p.accumulate ? 1.0f : 0.0f, p.c, p.ldc);
   CHECK(status == dnnl_success, "oneDNN status ", status, " for a product of ", p.m, " x ", p.n, " x ", p.k);
-}
-
-// For a small result oneDNN reads A in place, and columns of A whose elements lie a multiple of 256 bytes
-// apart fight for the same cache sets: 50-60 GFLOP/s where 75-80 are to be had. Copying A first costs 1/n of
-// the operations.
-bool strides_collide(const Matmul<float, float>& p) {
-  constexpr int64_t kCopiedByOneDnn =
-      384 * 1024;  // elements of C from which oneDNN copies A itself (measured)
-  return p.transpose_a && p.lda % 64 == 0 && p.m >= 64 && p.n >= 64 && p.k >= 64 &&
-         p.m * p.n < kCopiedByOneDnn;
-}
-
-}  // namespace
-
-int64_t padded_stride(int64_t cols) {
-  const int64_t lines = (cols + 15) / 16;
-  return 16 * (lines % 4 == 0 ? lines + 1 : lines);
-}
-
-void gemm(const Matmul<float, float>& p) {
-  if (!strides_collide(p)) return sgemm(p);
-  thread_local Scratch<float> scratch;
-  Matmul<float, float> copied = p;
-  copied.lda = padded_stride(p.m);
-  float* a = scratch.reserve(p.k * copied.lda);
-  for (int64_t l = 0; l < p.k; ++l) std::copy_n(p.a + l * p.lda, p.m, a + l * copied.lda);
-  copied.a = a;
-  sgemm(copied);
 }
 
 bool has_bf16_gemm() {

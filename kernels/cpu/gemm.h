@@ -8,10 +8,6 @@
 
 namespace switchyard::kernels {
 
-// A distance between rows of at least `cols` elements, for scratch memory, at which the rows do not compete
-// for the same sets of the cache: an odd number or twice an odd number of cache lines of float32.
-int64_t padded_stride(int64_t cols);
-
 // C (+)= op(A) op(B) in float32, where kernels/cpu/packed_gemm.h is not for the processor. Costs no set-up,
 // whatever the shape.
 void gemm(const Matmul<float, float>&);

@@ -8,7 +8,8 @@ namespace switchyard::kernels {
 namespace {
 
 // A panel of B (kKc x kNr) comes through the first-level cache, a block of A (kMc x kKc) stays in the second,
-// a block of B (kKc x kNc) in the third. Measured on caches of 512 KiB (AVX2) and 1 MiB (AVX-512).
+// a block of B (kKc x kNc) in the third. Measured on AVX2 with 512 KiB of second-level cache; reckoned for
+// AVX-512 with 1 MiB, never timed.
 #ifdef __AVX512F__
 constexpr int64_t kKc = 256, kMc = 32 * kMr;
 #else

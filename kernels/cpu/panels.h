@@ -24,6 +24,13 @@ inline constexpr int64_t whole_panels(int64_t size, int64_t panel) {
   return (size + panel - 1) / panel * panel;
 }
 
+// A distance between rows of at least `cols` elements, for scratch memory, at which the rows do not compete
+// for the same sets of the cache: an odd number or twice an odd number of cache lines of float32.
+inline constexpr int64_t padded_stride(int64_t cols) {
+  const int64_t lines = (cols + 15) / 16;
+  return 16 * (lines % 4 == 0 ? lines + 1 : lines);
+}
+
 using Vector = float __attribute__((vector_size(kWidth * 4)));
 using UnalignedVector = float __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
 
@@ -78,8 +85,9 @@ void tile(int64_t k, A a, const double* b, double* c, int64_t ldc, bool add) {
     for (int64_t j = 0; j < kNr; ++j) c[i * ldc + j] = add ? c[i * ldc + j] + sum[i][j] : sum[i][j];
 }
 
-// Panels of kPanel rows of op(X) [size, k], one after the other, bf16 widened. `along`: x[r, l]; else x[l,
-// r]. Instantiated for kMr with float and BF16, and kNr with float, BF16 and double.
+// Panels of kPanel rows of op(X) [size, k], one after the other, bf16 widened.
+// `along`: x[r, l]; else x[l, r].
+// Instantiated for kMr with float and BF16, and kNr with float, BF16 and double.
 template <int64_t kPanel, class T>
 void pack(Acc<T>* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along);
 

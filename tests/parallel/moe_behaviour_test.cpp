@@ -127,9 +127,8 @@ TEST(UnusedExperts, HaveGradientsOfExactlyZero) {
   });
 }
 
-TEST(Jitter, DependsOnTheGlobalTokenAndNotOnTheCut) {
-  MoeOptions options = four_experts();
-  options.jitter_eps = 0.3;
+// Noise of a layer whose options switch it on: by the global token, with other keys another.
+void expect_noise_of_the_global_token(const MoeOptions& options) {
   const Tensor x = tokens();
   const Net net(options);
   const ForwardContext all{.training = true, .noise_key = 9, .first_token = 16, .losses = {}};
@@ -144,29 +143,28 @@ TEST(Jitter, DependsOnTheGlobalTokenAndNotOnTheCut) {
   ForwardContext other = all;
   other.noise_key = 10;
   EXPECT_NE(output(net, x, other), whole);
-  other = all;
-  other.training = false;
+}
+
+TEST(Jitter, DependsOnTheGlobalTokenAndNotOnTheCut) {
+  MoeOptions options = four_experts();
+  options.jitter_eps = 0.3;
+  expect_noise_of_the_global_token(options);
+}
+
+TEST(Jitter, IsForTrainingOnly) {
+  MoeOptions options = four_experts();
+  options.jitter_eps = 0.3;
+  const Tensor x = tokens();
+  const Net jittered(options);
+  const ForwardContext evaluation{.training = false, .noise_key = 9, .losses = {}};
   options.jitter_eps = 0;
-  EXPECT_EQ(output(net, x, other), output(Net(options), x, other));
+  EXPECT_EQ(output(jittered, x, evaluation), output(Net(options), x, evaluation));
 }
 
 TEST(NoisyGate, DependsOnTheGlobalTokenAndNotOnTheCut) {
   MoeOptions options = four_experts();
   options.noisy_gate = true;
-  const Tensor x = tokens();
-  const Net net(options);
-  const ForwardContext all{.training = true, .noise_key = 9, .first_token = 16, .losses = {}};
-  const std::vector<double> whole = output(net, x, all);
-  run_ranks(2, [&](const Group& group) {
-    ForwardContext half = all;
-    half.first_token += group->rank() * 4;
-    const std::vector<double> part = output(Net(options, group), x.rows(group->rank() * 4, 4), half);
-    for (size_t i = 0; i < part.size(); ++i)
-      EXPECT_NEAR(part[i], whole[group->rank() * part.size() + i], 1e-13);
-  });
-  ForwardContext other = all;
-  other.noise_key = 10;
-  EXPECT_NE(output(net, x, other), whole);
+  expect_noise_of_the_global_token(options);
 }
 
 TEST(NoisyGate, IsForTrainingOnly) {

@@ -26,8 +26,8 @@ struct StepMetrics {
   double exchange_wait_seconds = 0;  // the part of it in which a rank waits for the last to come
   int64_t exchange_bytes = 0;        // a rank's own rows and counts, mean over ranks
   int64_t gradient_bytes = 0;        // a rank's, handed to the reduction
-  int64_t peak_memory_bytes =
-      0;  // of the rank that needs most: resident memory (CPU) or reserved device memory
+  // Of the rank that needs most: resident memory (CPU) or reserved device memory.
+  int64_t peak_memory_bytes = 0;
   std::vector<LayerLoad> layers;
 };
 

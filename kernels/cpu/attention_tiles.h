@@ -88,7 +88,7 @@ template <class A>
 struct Panels {
   const A* data;
   int64_t k;
-  const A* at(int64_t column, int64_t row = 0) const { return data + column * k + row * kNr; }
+  BPanel<A> at(int64_t column, int64_t row = 0) const { return {data + column * k + row * kNr}; }
 };
 
 // `along`: x[column, row]; else x[row, column].

@@ -12,12 +12,14 @@ namespace switchyard::kernels {
 // whatever the shape.
 void gemm(const Matmul<float, float>&);
 
-// Whether the processor multiplies bf16 itself. Where it does not, the caller widens
-// (kernels/cpu/matmul.cpp).
-bool has_bf16_gemm();
+// The processor's instructions for bf16: none, products of vectors (AVX512_BF16), or of matrices (AMX). The
+// packed product is as fast as oneDNN's with vectors; matrices have eight times the rate, and only oneDNN
+// uses them here.
+enum class Bf16Unit { kNone, kVectors, kMatrices };
+Bf16Unit bf16_unit();
 
-// C (+)= op(A) op(B) in bf16 with float32 sums; needs has_bf16_gemm(). The first product of a shape costs 0.3
-// ms, so callers keep the number of different shapes small.
+// C (+)= op(A) op(B) in bf16 with float32 sums; needs a unit. The first product of a shape costs 0.3 ms, so
+// callers keep the number of different shapes small. A row's bits may depend on the other rows.
 void gemm(const Matmul<BF16, float>&);
 void gemm(const Matmul<BF16, BF16>&);
 

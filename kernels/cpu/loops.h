@@ -13,6 +13,8 @@ namespace switchyard::kernels {
 // Elements below which a parallel region costs more than it saves.
 inline constexpr int64_t kParallelFrom = 1 << 15;
 
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 // The bits of BF16(x).
 [[gnu::always_inline]] inline uint16_t bf16_bits(float x) {
   const uint32_t u = std::bit_cast<uint32_t>(x);

@@ -57,7 +57,7 @@ void packed_matmul(const Matmul<T, C>& p) {
   const Cut cut = cut_for_threads(p.m, p.n);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (cut.rows < p.m || cut.cols < p.n)
   for (int64_t i = 0; i < p.m; i += cut.rows)
-    for (int64_t j = 0; j < p.n; j += cut.cols) packed_gemm(block_of(p, cut, i, j));
+    for (int64_t j = 0; j < p.n; j += cut.cols) packed_gemm<PanelElement<T>>(block_of(p, cut, i, j));
 }
 
 void rows_in_parallel(const Matmul<double, double>& p) {
@@ -84,10 +84,10 @@ void run(Cpu, const Matmul<T, C>& args) {
   }
   if constexpr (std::is_same_v<T, double>)
     rows_in_parallel(p);
-  else if (std::is_same_v<T, float> ? !has_packed_gemm() : has_bf16_gemm())
-    gemm(p);
-  else
+  else if (has_packed_gemm<T>())
     packed_matmul(p);
+  else
+    gemm(p);
 }
 
 template void run(Cpu, const Matmul<float, float>&);

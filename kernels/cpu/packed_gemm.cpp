@@ -1,20 +1,17 @@
 #include "kernels/cpu/packed_gemm.h"
 
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels {
 namespace {
 
-// A panel of B (kKc x kNr) comes through the first-level cache, a block of A (kMc x kKc) stays in the second,
-// a block of B (kKc x kNc) in the third. Measured on AVX2 with 512 KiB of second-level cache; reckoned for
-// AVX-512 with 1 MiB, never timed.
-#ifdef __AVX512F__
-constexpr int64_t kKc = 256, kMc = 32 * kMr;
-#else
-constexpr int64_t kKc = 512, kMc = 16 * kMr;
-#endif
+// A panel of B (kKc x kNr elements) comes through the first-level cache, a block of A (kMc x kKc) stays in
+// the second, a block of B (kKc x kNc) in the third. Measured with 512 KiB of second-level cache (AVX2) and 1
+// MiB.
+constexpr int64_t kKc = 512, kMc = kWidth == 16 ? 256 : 96;
 constexpr int64_t kNc = 64 * kNr;
 
 // Where tiles of a float32 result go.
@@ -26,12 +23,12 @@ struct FloatResult {
   FloatResult from(int64_t i) const { return {c + i * ldc, ldc, add}; }
 
   // The tile at (i, j), of which rows x cols exist; a ragged one goes through a whole tile of its own.
-  template <class A>
-  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t k, A a, const float* b) const {
+  template <class A, class B>
+  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b) const {
     float* to = c + i * ldc + j;
-    if (rows >= kMr && cols >= kNr) return tile(k, a, b, to, ldc, add);
+    if (rows >= kMr && cols >= kNr) return tile(steps, a, b, to, ldc, add);
     alignas(64) float whole[kMr * kNr];
-    tile(k, a, b, whole, kNr, false);
+    tile(steps, a, b, whole, kNr, false);
     for (int64_t r = 0; r < std::min(kMr, rows); ++r)
       for (int64_t q = 0; q < std::min(kNr, cols); ++q)
         to[r * ldc + q] = add ? to[r * ldc + q] + whole[r * kNr + q] : whole[r * kNr + q];
@@ -50,26 +47,26 @@ struct RoundedResult {
 
   RoundedResult from(int64_t i) const { return {c, ldc, add, partial, ld_partial, first, last, begin + i}; }
 
-  template <class A>
-  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t k, A a, const float* b) const {
+  template <class A, class B>
+  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b) const {
     const int64_t row = begin + i;
-    if (!last) return tile(k, a, b, partial + row * ld_partial + j, ld_partial, !first);
+    if (!last) return tile(steps, a, b, partial + row * ld_partial + j, ld_partial, !first);
     alignas(64) float sum[kMr * kNr];
-    tile(k, a, b, sum, kNr, false);
+    tile(steps, a, b, sum, kNr, false);
     if (!first) store_rows(sum, kNr, partial + row * ld_partial + j, ld_partial, kMr, kNr, 1.0f, true);
     store_rows(c + row * ldc + j, ldc, sum, kNr, std::min(kMr, rows), std::min(kNr, cols), 1.0f, add);
   }
 };
 
-// A tile for every panel of a [m, k] and b [n, k]. Short sums move more of C than of anything else: then C is
-// walked row by row.
-template <class Result>
-void multiply_panels(int64_t m, int64_t n, int64_t k, const float* a, const float* b, const Result& result) {
+// A tile for every panel of a [m, steps] and b [n, steps]. Short sums move more of C than of anything else:
+// then C is walked row by row.
+template <class E, class Result>
+void multiply_panels(int64_t m, int64_t n, int64_t steps, const E* a, const E* b, const Result& result) {
   constexpr int64_t kSmallB = 32 * 1024;  // elements: a quarter of a small second-level cache
   const auto at = [&](int64_t i, int64_t j) {
-    result.tile_at(i, j, m - i, n - j, k, APanel{a + i * k}, b + j * k);
+    result.tile_at(i, j, m - i, n - j, steps, APanel<E>{a + i * steps}, BPanel<E>{b + j * steps});
   };
-  if (n * k <= kSmallB) {
+  if (n * steps <= kSmallB) {
     for (int64_t i = 0; i < m; i += kMr)
       for (int64_t j = 0; j < n; j += kNr) at(i, j);
   } else {
@@ -78,31 +75,33 @@ void multiply_panels(int64_t m, int64_t n, int64_t k, const float* a, const floa
   }
 }
 
-// The parts of the sum, kKc products each, for columns [j, j + n) of C.
-template <class T, class C, class ResultOf>
+// The parts of the sum, kKc steps each, for columns [j, j + n) of C.
+template <class E, class T, class C, class ResultOf>
 void multiply_columns(const Matmul<T, C>& p, int64_t j, int64_t n, const ResultOf& result_of) {
-  thread_local Scratch<float> a_scratch, b_scratch;
-  float* const a = a_scratch.reserve(kMc * kKc);
-  float* const b = b_scratch.reserve(whole_panels(n, kNr) * kKc);
-  for (int64_t l = 0; l < p.k; l += kKc) {
-    const int64_t k = std::min(kKc, p.k - l);
+  constexpr int64_t kDepth = kKc * kPerStep<E>;
+  thread_local Scratch<E> a_scratch, b_scratch;
+  E* const a = a_scratch.reserve(kMc * kKc);
+  E* const b = b_scratch.reserve(whole_panels(n, kNr) * kKc);
+  for (int64_t l = 0; l < p.k; l += kDepth) {
+    const int64_t k = std::min(kDepth, p.k - l);
     pack<kNr>(b, p.transpose_b ? p.b + j * p.ldb + l : p.b + l * p.ldb + j, p.ldb, n, k, p.transpose_b);
     const auto result = result_of(l == 0, l + k == p.k);
     for (int64_t i = 0; i < p.m; i += kMc) {
       const int64_t m = std::min(kMc, p.m - i);
       pack<kMr>(a, p.transpose_a ? p.a + l * p.lda + i : p.a + i * p.lda + l, p.lda, m, k, !p.transpose_a);
-      multiply_panels(m, n, k, a, b, result.from(i));
+      multiply_panels(m, n, steps<E>(k), a, b, result.from(i));
     }
   }
 }
 
-// C^T = B^T A^T, for a few rows of A: B's rows (weights, say) are then read in place, once. Packing them
-// takes as long as half the products of 32 rows. The same sums in the same order, so the same bits.
+// C^T = B^T A^T, for a few rows of A: B's rows (weights, say) are then read in place, once, while tiles are
+// computed. Packing them first takes as long as the products of 24 rows. The same sums in the same order, so
+// the same bits.
 void multiply_few_rows(const Matmul<float, float>& p) {
   thread_local Scratch<float> x_scratch, last_scratch;
   float* const x = x_scratch.reserve(whole_panels(p.m, kNr) * kKc);
   float* const last = last_scratch.reserve(kMr * kKc);
-  alignas(64) float sum[kMr * kNr];
+  alignas(64) float columns[kMr * kNr], rows[kNr * kMr];
   for (int64_t l = 0; l < p.k; l += kKc) {
     const int64_t k = std::min(kKc, p.k - l);
     const bool add = p.accumulate || l > 0;
@@ -113,36 +112,37 @@ void multiply_few_rows(const Matmul<float, float>& p) {
       if (cols < kMr) pack<kMr>(last, b, p.ldb, cols, k, true);
       for (int64_t i = 0; i < p.m; i += kNr) {
         if (cols < kMr)
-          tile(k, APanel{last}, x + i * k, sum, kNr, false);
+          tile(k, APanel<float>{last}, BPanel<float>{x + i * k}, columns, kNr, false);
         else
-          tile(k, AInPlace{b, p.ldb, 1}, x + i * k, sum, kNr, false);
-        for (int64_t r = 0; r < std::min(kNr, p.m - i); ++r) {
-          float* c = p.c + (i + r) * p.ldc + j;
-          for (int64_t q = 0; q < cols; ++q) c[q] = add ? c[q] + sum[q * kNr + r] : sum[q * kNr + r];
-        }
+          tile(k, AInPlace<float>{b, p.ldb, 1}, BPanel<float>{x + i * k}, columns, kNr, false);
+        pack<kMr>(rows, columns, kNr, kMr, kNr, true);
+        store_rows(p.c + i * p.ldc + j, p.ldc, rows, kMr, std::min(kNr, p.m - i), cols, 1.0f, add);
       }
     }
   }
 }
 
+// Where that is faster (measured). Pairs are packed in half the time that floats are.
 bool has_few_rows(const Matmul<float, float>& p) {
-  constexpr int64_t kFewRows = 128;  // up to where that is faster (measured)
-  return p.m <= kFewRows && p.transpose_b && !p.transpose_a;
+  const bool few = p.m <= 32 || (p.m <= 128 && 8 * whole_panels(p.m, kNr) <= 9 * p.m);
+  return few && p.transpose_b && !p.transpose_a;
 }
 
-template <class T>
+template <class E, class T>
 void multiply(const Matmul<T, float>& p) {
   for (int64_t j = 0; j < p.n; j += kNc) {
     const auto result = [&](bool first, bool) { return FloatResult{p.c + j, p.ldc, p.accumulate || !first}; };
-    multiply_columns(p, j, std::min(kNc, p.n - j), result);
+    multiply_columns<E>(p, j, std::min(kNc, p.n - j), result);
   }
 }
 
 // In bands of rows whose waiting sums stay in the cache.
+template <class E>
 void multiply(const Matmul<BF16, BF16>& p) {
   thread_local Scratch<float> scratch;
-  const int64_t band = p.k <= kKc ? p.m : std::min(p.m, 4 * kMc), ld = whole_panels(std::min(p.n, kNc), kNr);
-  float* const partial = p.k <= kKc ? nullptr : scratch.reserve(whole_panels(band, kMr) * ld);
+  const bool one_part = steps<E>(p.k) <= kKc;
+  const int64_t band = one_part ? p.m : std::min(p.m, 4 * kMc), ld = whole_panels(std::min(p.n, kNc), kNr);
+  float* const partial = one_part ? nullptr : scratch.reserve(whole_panels(band, kMr) * ld);
   for (int64_t i = 0; i < p.m; i += band) {
     Matmul<BF16, BF16> rows = p;
     rows.a += p.transpose_a ? i : i * p.lda;
@@ -152,14 +152,15 @@ void multiply(const Matmul<BF16, BF16>& p) {
       const auto result = [&](bool first, bool last) {
         return RoundedResult{rows.c + j, p.ldc, p.accumulate, partial, ld, first, last};
       };
-      multiply_columns(rows, j, std::min(kNc, p.n - j), result);
+      multiply_columns<E>(rows, j, std::min(kNc, p.n - j), result);
     }
   }
 }
 
 }  // namespace
 
-bool has_packed_gemm() {
+template <>
+bool has_packed_gemm<float>() {
 #if defined(__AVX2__) && defined(__FMA__)
   return true;
 #else
@@ -167,15 +168,22 @@ bool has_packed_gemm() {
 #endif
 }
 
-template <class T, class C>
+template <>
+bool has_packed_gemm<BF16>() {
+  return bf16_unit() == Bf16Unit::kNone || (bf16_unit() == Bf16Unit::kVectors && kHasPairs);
+}
+
+template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>& p) {
   if constexpr (std::is_same_v<T, float>)
     if (has_few_rows(p)) return multiply_few_rows(p);
-  multiply(p);
+  multiply<E>(p);
 }
 
-template void packed_gemm(const Matmul<float, float>&);
-template void packed_gemm(const Matmul<BF16, float>&);
-template void packed_gemm(const Matmul<BF16, BF16>&);
+template void packed_gemm<float>(const Matmul<float, float>&);
+template void packed_gemm<float>(const Matmul<BF16, float>&);
+template void packed_gemm<float>(const Matmul<BF16, BF16>&);
+template void packed_gemm<Pair>(const Matmul<BF16, float>&);
+template void packed_gemm<Pair>(const Matmul<BF16, BF16>&);
 
 }  // namespace switchyard::kernels

@@ -1,25 +1,35 @@
-// Our own float32 matrix product for AVX2 and AVX-512: both operands are packed into panels
-// (kernels/cpu/panels.h) that the innermost loop reads front to back, so layout (transposed or not, any
-// leading dimension) and storage (float32 or bf16, widened on the way) cost the same.
+// Our own matrix product for AVX2 and AVX-512: both operands are packed into panels (kernels/cpu/panels.h)
+// that the innermost loop reads front to back, so layout (transposed or not, any leading dimension) costs
+// little. bf16 is multiplied in pairs where the processor has an instruction for that (AVX512_BF16), and else
+// widened to float32 while it is packed.
 //
 // Why not oneDNN's here: a row of its result may have other bits when the product has other rows, and then a
 // token's expert gives other bits on another layout of ranks, where more or fewer tokens meet it. Here an
-// element's bits depend on its row of op(A), its column of op(B) and k alone. And on AVX2 oneDNN packs large
-// results only: for experts' row counts and weight gradients its other kernels reach two thirds of this rate.
+// element's bits depend on its row of op(A), its column of op(B) and k alone. It also needs no object per
+// shape, of which experts with ragged counts of rows have many, and it is as fast on large products and
+// faster on experts' (docs/performance.md).
 //
 // The scheme is Goto and van de Geijn's, "Anatomy of High-Performance Matrix Multiplication" (2008).
 #pragma once
 
+#include "kernels/cpu/panels.h"
 #include "kernels/matmul.h"
 
 namespace switchyard::kernels {
 
-// Whether the processor has the instructions that it is written for; else oneDNN's products are faster.
+// Whether products of T (float or BF16) are to be this one: not float's on a processor without the
+// instructions that it is written for, nor bf16's on one with instructions that it does not use. oneDNN is
+// faster there.
+template <class T>
 bool has_packed_gemm();
 
+// What a panel of T holds (kernels/cpu/panels.h).
+template <class T>
+using PanelElement = std::conditional_t<kHasPairs && std::is_same_v<T, BF16>, Pair, float>;
+
 // C (+)= op(A) op(B), summed in float32 and rounded once, every stride filled in, no size zero, on the
-// calling thread. Any cut of C into blocks gives the same bits.
-template <class T, class C>
+// calling thread, by panels of E. Any cut of C into blocks gives the same bits.
+template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>&);
 
 }  // namespace switchyard::kernels

@@ -3,9 +3,12 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstring>
 #include <thread>
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/packed_gemm.h"
+#include "kernels/cpu/padded_gemm.h"
 #include "tests/kernels/values.h"
 
 namespace switchyard::kernels {
@@ -122,18 +125,95 @@ TYPED_TEST(MatmulTest, ARepeatedRunGivesTheSameBits) {
 }
 
 // A token's expert must not care how many other tokens meet it.
-TEST(PackedGemmTest, ARowHasTheSameBitsInEveryProduct) {
-  if (!has_packed_gemm()) GTEST_SKIP() << "no AVX2: the products are oneDNN's, which do not promise this";
-  for (bool transpose_b : {false, true}) {
-    Case<float, float> all({.m = 300, .n = 50, .k = 1100, .transpose_b = transpose_b}), few = all;
-    run(Cpu{}, all.p);
-    few.p.a = few.a.data() + 200 * few.p.k;
-    few.p.b = few.b.data();
-    few.p.c = few.c.data() + 200 * few.p.n;
-    few.p.m = 9;
-    run(Cpu{}, few.p);
-    EXPECT_TRUE(std::equal(few.p.c, few.p.c + 9 * 50, all.c.data() + 200 * 50)) << transpose_b;
+template <class T, class C>
+void expect_same_rows_in_every_product() {
+  if (!has_packed_gemm<T>()) GTEST_SKIP() << "the products are oneDNN's here, which do not promise this";
+  for (bool transpose_b : {false, true})
+    for (int64_t k : {511, 2200}) {
+      Case<T, C> all({.m = 300, .n = 50, .k = k, .transpose_b = transpose_b}), few = all;
+      run(Cpu{}, all.p);
+      few.p.a = few.a.data() + 200 * few.p.k;
+      few.p.b = few.b.data();
+      few.p.c = few.c.data() + 200 * few.p.n;
+      few.p.m = 9;
+      run(Cpu{}, few.p);
+      EXPECT_EQ(std::memcmp(few.p.c, all.c.data() + 200 * 50, 9 * 50 * sizeof(C)), 0)
+          << transpose_b << ", k " << k;
+    }
+}
+
+TEST(PackedGemmTest, ARowHasTheSameBitsInEveryProduct) { expect_same_rows_in_every_product<float, float>(); }
+TEST(PackedGemmTest, ARowOfBf16HasTheSameBitsInEveryProduct) {
+  expect_same_rows_in_every_product<BF16, BF16>();
+}
+
+// Whatever this processor would take: bf16 by pairs, and widened to float32.
+template <class E>
+struct Bf16PanelsTest : ::testing::Test {};
+using Elements = ::testing::Types<float, Pair>;
+TYPED_TEST_SUITE(Bf16PanelsTest, Elements);
+
+template <class E, class C>
+void expect_right_by_panels(const Shape& shape) {
+  Case<BF16, C> c(shape);
+  const std::vector<double> right = c.expected();
+  c.p.lda = c.lda();
+  c.p.ldb = c.ldb();
+  c.p.ldc = c.ldc();
+  packed_gemm<E>(c.p);
+  expect_close(c.c, right);
+}
+
+TYPED_TEST(Bf16PanelsTest, EveryTransposeOfOddSizes) {
+  for (int flags = 0; flags < 8; ++flags)
+    for (int64_t k : {1, 2, 29, 1031}) {
+      const Shape shape{.m = 37,
+                        .n = 53,
+                        .k = k,
+                        .transpose_a = (flags & 1) != 0,
+                        .transpose_b = (flags & 2) != 0,
+                        .accumulate = (flags & 4) != 0};
+      expect_right_by_panels<TypeParam, float>(shape);
+      expect_right_by_panels<TypeParam, BF16>(shape);
+    }
+}
+
+TYPED_TEST(Bf16PanelsTest, RowsFurtherApartThanTheirLength) {
+  for (int flags = 0; flags < 4; ++flags)
+    expect_right_by_panels<TypeParam, float>({.m = 9,
+                                              .n = 75,
+                                              .k = 33,
+                                              .transpose_a = (flags & 1) != 0,
+                                              .transpose_b = (flags & 2) != 0,
+                                              .lda = 35,
+                                              .ldb = 77,
+                                              .ldc = 79});
+}
+
+// The only products that oneDNN makes where the processor multiplies matrices of bf16.
+TEST(PaddedGemmTest, RaggedRowsAndSums) {
+  if (bf16_unit() == Bf16Unit::kNone)
+    GTEST_SKIP() << "oneDNN multiplies bf16 on processors with AVX512_BF16 only";
+  for (int64_t rows : {1, 32, 45}) {
+    Case<BF16, BF16> y({.m = rows, .n = 24, .k = 40, .transpose_b = true, .lda = 40, .ldb = 40, .ldc = 24});
+    const std::vector<double> right = y.expected();
+    gemm_of_padded_rows(y.p);
+    expect_close(y.c, right);
   }
+  for (int64_t rows : {1, 32, 45, 1024, 1030})
+    for (bool accumulate : {false, true}) {
+      Case<BF16, float> dw({.m = 24,
+                            .n = 40,
+                            .k = rows,
+                            .transpose_a = true,
+                            .accumulate = accumulate,
+                            .lda = 24,
+                            .ldb = 40,
+                            .ldc = 40});
+      const std::vector<double> right = dw.expected();
+      gemm_of_padded_depth(dw.p);
+      expect_close(dw.c, right);
+    }
 }
 
 TYPED_TEST(MatmulTest, SeveralThreadsAtOnce) {

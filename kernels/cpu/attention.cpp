@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "kernels/cpu/attention_tiles.h"
-#include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/simd_math.h"
 
 namespace switchyard::kernels {
 namespace {
@@ -31,10 +31,10 @@ A soften(A* scores, int64_t visible, A& maximum, A& sum) {
   A total = 0;
 #pragma omp simd reduction(+ : total)
   for (int64_t j = 0; j < visible; ++j) {
-    scores[j] = vector_exp(scores[j] - highest);
+    scores[j] = fast_exp(scores[j] - highest);
     total += scores[j];
   }
-  const A factor = vector_exp(maximum - highest);
+  const A factor = fast_exp(maximum - highest);
   maximum = highest;
   sum = sum * factor + total;
   return factor;

@@ -2,7 +2,7 @@
 //   dV += P^T dO      dP = dO V^T      dS = P * (dP - D)      dQ += scale dS K      dK += scale dS^T Q
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_tiles.h"
-#include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/simd_math.h"
 
 namespace switchyard::kernels {
 namespace {
@@ -109,7 +109,7 @@ class BackwardTask {
     const A lse = lse_[r], row_sum = row_sum_[r];
 #pragma omp simd
     for (int64_t j = 0; j < visible; ++j) {
-      p[j] = vector_exp(p[j] - lse);
+      p[j] = fast_exp(p[j] - lse);
       ds[j] = p[j] * (ds[j] - row_sum);
     }
     clear_unseen(block, probability_, r);

@@ -2,6 +2,7 @@
 // vector instructions of whatever width the processor has. float only; double takes the C library's.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -9,17 +10,17 @@
 namespace switchyard::kernels {
 
 // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and e^r by its Taylor series to r^6 (rest
-// < 1.3e-7). Relative error < 4e-7. Overflows to inf, underflows through the subnormals to 0, NaN stays NaN.
+// < 1.3e-7). Relative error < 4e-7. Overflows to inf; below -86.6, where float32 is about to lose precision, it
+// is 0; NaN stays NaN. Bits are masked rather than values chosen, because the compiler makes vector code of a
+// loop only if nothing in it looks like a branch.
 [[gnu::always_inline]] inline float fast_exp(float x) {
-  constexpr float kLog2E = 1.44269504f;
-  constexpr float kLn2High = 0.693359375f;  // 9 bits: n * kLn2High is exact
-  constexpr float kLn2Low = -2.12194440e-4f;
+  constexpr float kLowest = -86.6f, kHighest = 89.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
-  x = x < -104.0f ? -104.0f : x;
-  x = x > 89.0f ? 89.0f : x;
-  const float shifted = x * kLog2E + kRound;
+  const uint32_t keep = -static_cast<uint32_t>(!(x < kLowest));  // all bits or none
+  const float y = std::bit_cast<float>(std::bit_cast<uint32_t>(std::min(x, kHighest)) & keep);
+  const float shifted = y * 1.44269504f + kRound;
   const float n = shifted - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
+  const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; n times the first is exact
   float e = 1.0f / 720;
   e = e * r + 1.0f / 120;
   e = e * r + 1.0f / 24;
@@ -27,12 +28,8 @@ namespace switchyard::kernels {
   e = e * r + 0.5f;
   e = e * r + 1.0f;
   e = e * r + 1.0f;
-  // 2^n in two factors: n = 128 and n < -126 are no exponents of one float.
-  const int32_t i = static_cast<int32_t>(std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(kRound));
-  const int32_t half = i >> 1;
-  const uint32_t low = static_cast<uint32_t>(half + 127) << 23;
-  const uint32_t high = static_cast<uint32_t>(i - half + 127) << 23;
-  return e * std::bit_cast<float>(low) * std::bit_cast<float>(high);
+  const uint32_t power = (std::bit_cast<uint32_t>(shifted) + 126u) << 23;  // of 2^(n-1), because n may be 128
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(2.0f * e * std::bit_cast<float>(power)) & keep);
 }
 
 inline double fast_exp(double x) { return std::exp(x); }

@@ -2,7 +2,6 @@
 
 #include <omp.h>
 
-#include "kernels/cpu/vector_math.h"
 #include "tests/kernels/values.h"
 
 namespace switchyard::kernels {
@@ -170,18 +169,6 @@ TEST(AttentionForward, NotANumberIsNotHidden) {
   Inputs<float> in(shape_of(1, 4, 1, 1, 8));
   in.qkv[0] = std::nanf("");
   EXPECT_TRUE(std::isnan(computed(in).o[0]));
-}
-
-TEST(VectorExp, AgreesWithTheLibrary) {
-  for (float x = -86.5f; x < 88; x += 0.0137f)
-    EXPECT_NEAR(vector_exp(x) / std::exp(static_cast<double>(x)), 1, 1e-6) << x;
-}
-
-TEST(VectorExp, Limits) {
-  EXPECT_EQ(vector_exp(0.0f), 1.0f);
-  EXPECT_EQ(vector_exp(-HUGE_VALF), 0.0f);
-  EXPECT_EQ(vector_exp(HUGE_VALF), HUGE_VALF);
-  EXPECT_TRUE(std::isnan(vector_exp(std::nanf(""))));
 }
 
 }  // namespace

@@ -13,28 +13,34 @@ using namespace attention;
 constexpr int64_t kTaskQueries = 512;
 
 // The thread's tiles for one task.
-template <class A>
+template <class A, class E>
 struct Tiles {
-  Scratch<A> keys, values;  // panels of [head_dim, seq] and of [seq, head_dim]
-  Scratch<A> query, out;    // [rows of a tile, head_dim]
-  Scratch<A> scores;        // [rows of a tile, kKeys]
-  Scratch<A> maximum, sum;  // [rows of a tile]
+  Scratch<E> keys, values;    // panels of [head_dim, seq] and of [seq, head_dim]
+  Scratch<Value<E>> query;    // [rows of a tile, head_dim]
+  Scratch<A> out;             // [rows of a tile, head_dim]
+  Scratch<A> scores;          // [rows of a tile, kKeys]
+  Scratch<Value<E>> weights;  // the same; of pairs only
+  Scratch<A> maximum, sum;    // [rows of a tile]
 };
 
-// Scores of one row become exp(score - maximum); returns the factor for what was summed under the old
-// maximum.
-template <class A>
-A soften(A* scores, int64_t visible, A& maximum, A& sum) {
-  A highest = maximum;
+// weights[j] = exp(scale * scores[j] - maximum), 0 for what the row does not see. Whole vectors: behind the
+// visible scores there is room. Returns the factor for what was summed under the old maximum.
+template <class A, class V>
+A soften(V* weights, A* scores, int64_t visible, A scale, A& maximum, A& sum) {
+  const int64_t n = whole_panels(visible, kWidth);
+  std::fill(scores + visible, scores + n, -std::numeric_limits<A>::infinity());
+  A highest = -std::numeric_limits<A>::infinity();
 #pragma omp simd reduction(max : highest)
-  for (int64_t j = 0; j < visible; ++j) highest = scores[j] > highest ? scores[j] : highest;
+  for (int64_t j = 0; j < n; ++j) highest = scores[j] > highest ? scores[j] : highest;
+  highest = std::max(maximum, scale * highest);
   A total = 0;
 #pragma omp simd reduction(+ : total)
-  for (int64_t j = 0; j < visible; ++j) {
-    scores[j] = fast_exp(scores[j] - highest);
-    total += scores[j];
+  for (int64_t j = 0; j < n; ++j) {
+    const A weight = fast_exp(scale * scores[j] - highest);
+    total += weight;
+    store(weights[j], weight);
   }
-  const A factor = fast_exp(maximum - highest);
+  const A factor = maximum == highest ? 1 : fast_exp(maximum - highest);
   maximum = highest;
   sum = sum * factor + total;
   return factor;
@@ -49,15 +55,18 @@ void hide_other_documents(A* scores, const Documents& document, int64_t query, i
 template <class T>
 class ForwardTask {
   using A = Acc<T>;
+  using E = Element<T>;
+  using V = Value<E>;
 
  public:
-  ForwardTask(const AttentionForward<T>& args, const Head& head, Tiles<A>& tiles)
+  ForwardTask(const AttentionForward<T>& args, const Head& head, Tiles<A, E>& tiles)
       : args_(args),
         head_(head),
         document_(args.document, head),
         tiles_(tiles),
         dim_(head.shape.head_dim),
-        queries_(queries_per_block(head.shape)) {}
+        queries_(queries_per_block(head.shape)),
+        scale_(head.shape.scale) {}
 
   void run(int64_t first, int64_t last) {
     const int64_t rows = head_.group() * queries_, row = head_.shape.row();
@@ -65,7 +74,11 @@ class ForwardTask {
     values_ = pack_panels(tiles_.values, args_.qkv + head_.value(0), row, dim_, last, false);
     query_ = reserve_tile(tiles_.query, rows, dim_);
     out_ = reserve_tile(tiles_.out, rows, dim_);
-    scores_ = reserve_tile(tiles_.scores, rows, kKeys);
+    scores_ = reserve_tile(tiles_.scores, rows, kKeys + kWidth);
+    if constexpr (std::is_same_v<V, A>)
+      weights_ = scores_;
+    else
+      weights_ = reserve_tile(tiles_.weights, rows, kKeys + kWidth);
     maximum_ = tiles_.maximum.reserve(rows);
     sum_ = tiles_.sum.reserve(rows);
     for (int64_t q0 = first; q0 < last; q0 += queries_) query_block(q0, std::min(q0 + queries_, last));
@@ -75,16 +88,15 @@ class ForwardTask {
   void query_block(int64_t q0, int64_t q1) {
     const int64_t group = head_.group(), rows = group * (q1 - q0), all = whole_panels(rows, kMr);
     for (int64_t i = 0; i < q1 - q0; ++i)
-      load_rows(query_.row(i * group), query_.ld, args_.qkv + head_.query(q0 + i, 0), dim_, group, dim_,
-                A(head_.shape.scale));
-    std::fill(query_.row(rows), query_.row(all), A(0));
+      copy_rows(query_, i * group, args_.qkv + head_.query(q0 + i, 0), dim_, group, dim_);
+    std::fill(query_.row(rows), query_.row(all), V());
     std::fill(out_.row(0), out_.row(all), A(0));
     std::fill_n(maximum_, rows, std::numeric_limits<A>::lowest());
     std::fill_n(sum_, rows, A(0));
     for (int64_t k0 = 0; k0 < q1; k0 += kKeys)
       if (const int64_t k1 = std::min(k0 + kKeys, q1); !document_.apart(q0, q1, k0, k1))
         tile({q0, q1, k0, k1, group});
-    store(q0, rows);
+    store_result(q0, rows);
   }
 
   void tile(const Block& block) {
@@ -93,15 +105,15 @@ class ForwardTask {
       A* const scores = scores_.row(r);
       const int64_t visible = block.visible(r);
       if (document_) hide_other_documents(scores, document_, block.q0 + r / block.group, block.k0, visible);
-      const A factor = soften(scores, visible, maximum_[r], sum_[r]);
-      clear_unseen(block, scores_, r);
+      const A factor = soften(weights_.row(r), scores, visible, scale_, maximum_[r], sum_[r]);
+      clear_unseen(block, weights_, r);
       if (factor != 1)
         for (int64_t c = 0; c < dim_; ++c) out_.row(r)[c] *= factor;
     }
-    add_rows_of_keys(block, out_, scores_, values_, dim_);
+    add_rows_of_keys(block, out_, weights_, values_, dim_);
   }
 
-  void store(int64_t q0, int64_t rows) {
+  void store_result(int64_t q0, int64_t rows) {
     const int64_t group = head_.group();
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t query = q0 + r / group, a = r % group;
@@ -113,10 +125,12 @@ class ForwardTask {
   const AttentionForward<T>& args_;
   Head head_;
   Documents document_;
-  Tiles<A>& tiles_;
+  Tiles<A, E>& tiles_;
   int64_t dim_, queries_;
-  Panels<A> keys_, values_;
-  Tile<A> query_, out_, scores_;
+  A scale_;
+  Panels<E> keys_, values_;
+  Tile<V> query_, weights_;
+  Tile<A> out_, scores_;
   A *maximum_, *sum_;
 };
 
@@ -130,7 +144,7 @@ void run(Cpu, const AttentionForward<T>& args) {
   for (int64_t back = (s.seq + kTaskQueries - 1) / kTaskQueries; back > 0; --back)
     for (int64_t b = 0; b < s.batch; ++b)
       for (int64_t kv = 0; kv < s.kv_heads; ++kv) {
-        thread_local Tiles<Acc<T>> tiles;
+        thread_local Tiles<Acc<T>, Element<T>> tiles;
         ForwardTask<T>(args, Head{s, b, kv}, tiles)
             .run((back - 1) * kTaskQueries, std::min(back * kTaskQueries, s.seq));
       }

@@ -9,14 +9,17 @@ namespace {
 
 using namespace attention;
 
-template <class A>
+template <class A, class E>
 struct Tiles {
-  Scratch<A> keys, values, key_rows;  // panels of [head_dim, seq] twice, [seq, head_dim]
-  Scratch<A> d_keys, d_values;        // [seq, head_dim]
-  Scratch<A> query, d_query, d_out;   // [rows of a block, head_dim]
-  Scratch<A> query_rows, d_out_rows;  // the same in panels
-  Scratch<A> probability, d_score;    // [rows of a block, kKeys]
-  Scratch<A> lse, row_sum;            // [rows of a block]
+  Scratch<E> keys, values, key_rows;            // panels of [head_dim, seq] twice, [seq, head_dim]
+  Scratch<A> d_keys, d_values;                  // [seq, head_dim]
+  Scratch<Value<E>> query, d_out;               // [rows of a block, head_dim]
+  Scratch<E> query_rows, d_out_rows;            // the same in panels
+  Scratch<A> d_query;                           // [rows of a block, head_dim]
+  Scratch<A> probability, d_score;              // [rows of a block, kKeys]
+  Scratch<E> probability_pairs, d_score_pairs;  // two rows in one; of pairs only
+  Scratch<Value<E>> d_score_rows;               // [rows of a block, kKeys]; of pairs only
+  Scratch<A> lse, row_sum;                      // [rows of a block]
 };
 
 // All queries of one sequence that read one key/value head. dK and dV are summed query block after query
@@ -24,15 +27,19 @@ struct Tiles {
 template <class T>
 class BackwardTask {
   using A = Acc<T>;
+  using E = Element<T>;
+  using V = Value<E>;
+  static constexpr bool kOfPairs = std::is_same_v<E, Pair>;
 
  public:
-  BackwardTask(const AttentionBackward<T>& args, const Head& head, Tiles<A>& tiles)
+  BackwardTask(const AttentionBackward<T>& args, const Head& head, Tiles<A, E>& tiles)
       : args_(args),
         head_(head),
         document_(args.document, head),
         tiles_(tiles),
         dim_(head.shape.head_dim),
-        queries_(queries_per_block(head.shape)) {
+        queries_(queries_per_block(head.shape)),
+        scale_(head.shape.scale) {
     const int64_t seq = head.shape.seq, row = head.shape.row(), rows = head.group() * queries_;
     keys_ = pack_panels(tiles.keys, args.qkv + head.key(0), row, seq, dim_, true);
     values_ = pack_panels(tiles.values, args.qkv + head.value(0), row, seq, dim_, true);
@@ -42,8 +49,16 @@ class BackwardTask {
     query_ = reserve_tile(tiles.query, rows, dim_);
     d_query_ = reserve_tile(tiles.d_query, rows, dim_);
     d_out_ = reserve_tile(tiles.d_out, rows, dim_);
-    probability_ = reserve_tile(tiles.probability, rows, kKeys);
-    d_score_ = reserve_tile(tiles.d_score, rows, kKeys);
+    probability_ = reserve_tile(tiles.probability, rows, kKeys + kWidth);
+    d_score_ = reserve_tile(tiles.d_score, rows, kKeys + kWidth);
+    if constexpr (kOfPairs) {
+      probability_columns_ = reserve_tile(tiles.probability_pairs, rows / 2 + 1, kKeys + kWidth);
+      d_score_columns_ = reserve_tile(tiles.d_score_pairs, rows / 2 + 1, kKeys + kWidth);
+      d_score_rows_ = reserve_tile(tiles.d_score_rows, rows + 1, kKeys + kWidth);
+    } else {
+      probability_columns_ = probability_;
+      d_score_columns_ = d_score_rows_ = d_score_;
+    }
     lse_ = tiles.lse.reserve(rows);
     row_sum_ = tiles.row_sum.reserve(rows);
   }
@@ -68,49 +83,47 @@ class BackwardTask {
       if (const int64_t k1 = std::min(k0 + kKeys, q1); !document_.apart(q0, q1, k0, k1))
         tile({q0, q1, k0, k1, group});
     for (int64_t i = 0; i < q1 - q0; ++i)
-      store_rows(args_.dqkv + head_.query(q0 + i, 0), dim_, d_query_.row(i * group), d_query_.ld, group, dim_,
-                 A(head_.shape.scale));
+      store_rows(args_.dqkv + head_.query(q0 + i, 0), dim_, d_query_.row(i * group), d_query_.ld, group,
+                 dim_);
   }
 
-  // Queries (times scale), dO, lse and D of the rows from token q0 on.
+  // Queries, dO, lse and D of the rows from token q0 on.
   void load_queries(int64_t q0, int64_t rows) {
     const int64_t group = head_.group(), all = whole_panels(rows, kMr);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t token = q0 + r / group, a = r % group;
-      const T* out = args_.o + head_.output(token, a);
-      load_rows(query_.row(r), query_.ld, args_.qkv + head_.query(token, a), dim_, 1, dim_,
-                A(head_.shape.scale));
-      load_rows(d_out_.row(r), d_out_.ld, args_.d_o + head_.output(token, a), dim_, 1, dim_);
+      const T *out = args_.o + head_.output(token, a), *d_out = args_.d_o + head_.output(token, a);
+      copy_rows(query_, r, args_.qkv + head_.query(token, a), dim_, 1, dim_);
+      copy_rows(d_out_, r, d_out, dim_, 1, dim_);
       lse_[r] = args_.lse[head_.statistic(token, a)];
-      const A* d_out = d_out_.row(r);
-      A sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t c = 0; c < dim_; ++c) sum += d_out[c] * static_cast<A>(out[c]);
-      row_sum_[r] = sum;
+      row_sum_[r] = dot(d_out, out, dim_);
     }
-    std::fill(query_.row(rows), query_.row(all), A(0));
-    std::fill(d_out_.row(rows), d_out_.row(all), A(0));
+    std::fill(query_.row(rows), query_.row(all), V());
+    std::fill(d_out_.row(rows), d_out_.row(all), V());
   }
 
   void tile(const Block& block) {
     multiply_by_keys(block, probability_, query_, keys_);
     multiply_by_keys(block, d_score_, d_out_, values_);
     for (int64_t r = 0; r < block.rows(); ++r) slope(block, r);
-    add_rows_of_queries(block, d_values_, probability_, d_out_rows_, dim_);
-    add_rows_of_queries(block, d_keys_, d_score_, query_rows_, dim_);
-    add_rows_of_keys(block, d_query_, d_score_, key_rows_, dim_);
+    if constexpr (kOfPairs)
+      for (int64_t r = 0; r < block.rows(); r += 2) narrow(block, r);
+    add_rows_of_queries(block, d_values_, probability_columns_, d_out_rows_, dim_);
+    add_rows_of_queries(block, d_keys_, d_score_columns_, query_rows_, dim_);
+    add_rows_of_keys(block, d_query_, d_score_rows_, key_rows_, dim_);
   }
 
-  // One row of the tile: scores to probabilities, and dP to dS.
+  // One row of the tile: scores to probabilities, and dP to scale dS.
   void slope(const Block& block, int64_t r) {
     A* p = probability_.row(r);
     A* ds = d_score_.row(r);
     const int64_t visible = block.visible(r), query = block.q0 + r / block.group;
-    const A lse = lse_[r], row_sum = row_sum_[r];
+    const int64_t whole = whole_panels(visible, kWidth);
+    const A lse = lse_[r], row_sum = row_sum_[r], scale = scale_;
 #pragma omp simd
-    for (int64_t j = 0; j < visible; ++j) {
-      p[j] = fast_exp(p[j] - lse);
-      ds[j] = p[j] * (ds[j] - row_sum);
+    for (int64_t j = 0; j < whole; ++j) {
+      p[j] = fast_exp(scale * p[j] - lse);
+      ds[j] = scale * p[j] * (ds[j] - row_sum);
     }
     clear_unseen(block, probability_, r);
     clear_unseen(block, d_score_, r);
@@ -119,13 +132,36 @@ class BackwardTask {
       if (document_[block.k0 + j] != document_[query]) p[j] = ds[j] = 0;
   }
 
+  // Rows r and r + 1 (or zeros) of the tile to bf16, in rows and in pairs of rows.
+  void narrow(const Block& block, int64_t r) {
+    const int64_t read = block.read(r);
+    if (r + 1 == block.rows()) {
+      std::fill_n(probability_.row(r + 1), read, A(0));
+      std::fill_n(d_score_.row(r + 1), read, A(0));
+    }
+    to_pairs(probability_columns_.row(r / 2), probability_.row(r), probability_.row(r + 1), read);
+    to_pairs(d_score_columns_.row(r / 2), d_score_.row(r), d_score_.row(r + 1), read);
+    store_rows(d_score_rows_.row(r), d_score_rows_.ld, d_score_.row(r), d_score_.ld, 2, read);
+  }
+
+  static void to_pairs(Pair* pairs, const A* first, const A* second, int64_t n) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) {
+      pairs[j].first.bits = bf16_bits(first[j]);
+      pairs[j].second.bits = bf16_bits(second[j]);
+    }
+  }
+
   const AttentionBackward<T>& args_;
   Head head_;
   Documents document_;
-  Tiles<A>& tiles_;
+  Tiles<A, E>& tiles_;
   int64_t dim_, queries_;
-  Panels<A> keys_, values_, key_rows_, query_rows_, d_out_rows_;
-  Tile<A> d_keys_, d_values_, query_, d_query_, d_out_, probability_, d_score_;
+  A scale_;
+  Panels<E> keys_, values_, key_rows_, query_rows_, d_out_rows_;
+  Tile<A> d_keys_, d_values_, d_query_, probability_, d_score_;
+  Tile<V> query_, d_out_, d_score_rows_;
+  Tile<E> probability_columns_, d_score_columns_;
   A *lse_, *row_sum_;
 };
 
@@ -142,7 +178,7 @@ void run(Cpu, const AttentionBackward<T>& args) {
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t kv = 0; kv < s.kv_heads; ++kv) {
-      thread_local Tiles<Acc<T>> tiles;
+      thread_local Tiles<Acc<T>, Element<T>> tiles;
       BackwardTask<T>(args, Head{s, b, kv}, tiles).run();
     }
 }

@@ -1,15 +1,9 @@
 // Blocks of a matrix between their storage type T and the type A = Acc<T> in which they are computed with.
 #pragma once
 
-#include "kernels/dtype.h"
+#include "kernels/cpu/loops.h"
 
 namespace switchyard::kernels {
-
-// y = x, rounded to T. GCC makes vector code of a simd loop over this, but not of one that copies a BF16
-// struct.
-inline void assign(BF16& y, float x) { y.bits = BF16(x).bits; }
-inline void assign(float& y, float x) { y = x; }
-inline void assign(double& y, double x) { y = x; }
 
 // to[r, :] = scale * from[r, :]
 template <class A, class T>
@@ -32,10 +26,10 @@ void store_rows(T* to, int64_t to_ld, const A* from, int64_t from_ld, int64_t ro
     const A* x = from + r * from_ld;
     if (accumulate) {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) assign(y[c], static_cast<A>(y[c]) + scale * x[c]);
+      for (int64_t c = 0; c < cols; ++c) store(y[c], static_cast<A>(y[c]) + scale * x[c]);
     } else {
 #pragma omp simd
-      for (int64_t c = 0; c < cols; ++c) assign(y[c], scale * x[c]);
+      for (int64_t c = 0; c < cols; ++c) store(y[c], scale * x[c]);
     }
   }
 }

@@ -10,9 +10,9 @@
 namespace switchyard::kernels {
 
 // e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2) / 2, and e^r by its Taylor series to r^6 (rest
-// < 1.3e-7). Relative error < 4e-7. Overflows to inf; below -86.6, where float32 is about to lose precision, it
-// is 0; NaN stays NaN. Bits are masked rather than values chosen, because the compiler makes vector code of a
-// loop only if nothing in it looks like a branch.
+// < 1.3e-7). Relative error < 4e-7. Overflows to inf; below -86.6, where float32 is about to lose precision,
+// it is 0; NaN stays NaN. Bits are masked rather than values chosen, because the compiler makes vector code
+// of a loop only if nothing in it looks like a branch.
 [[gnu::always_inline]] inline float fast_exp(float x) {
   constexpr float kLowest = -86.6f, kHighest = 89.0f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits
@@ -20,7 +20,8 @@ namespace switchyard::kernels {
   const float y = std::bit_cast<float>(std::bit_cast<uint32_t>(std::min(x, kHighest)) & keep);
   const float shifted = y * 1.44269504f + kRound;
   const float n = shifted - kRound;
-  const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; n times the first is exact
+  const float r =
+      (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; n times the first is exact
   float e = 1.0f / 720;
   e = e * r + 1.0f / 120;
   e = e * r + 1.0f / 24;

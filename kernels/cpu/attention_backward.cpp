@@ -2,6 +2,7 @@
 //   dV += P^T dO      dP = dO V^T      dS = P * (dP - D)      dQ += scale dS K      dK += scale dS^T Q
 #include "kernels/attention.h"
 #include "kernels/cpu/attention_tiles.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/simd_math.h"
 
 namespace switchyard::kernels {

@@ -1,5 +1,6 @@
 #include "kernels/balance.h"
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/softmax.h"
 

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 
 namespace switchyard::kernels {

@@ -64,23 +64,6 @@ void for_blocks(int64_t blocks, int64_t n, int64_t work, F f) {
   for (int64_t b = 0; b < blocks; ++b) f(b, n * b / blocks, n * (b + 1) / blocks);
 }
 
-// sum of x[i] * y[i]. Four quarters side by side: four sums in flight hide the latency of an addition.
-template <class T>
-Acc<T> dot(const T* x, const T* y, int64_t n) {
-  using A = Acc<T>;
-  const int64_t q = n / 4;
-  A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-  for (int64_t i = 0; i < q; ++i) {
-    s0 += static_cast<A>(x[i]) * static_cast<A>(y[i]);
-    s1 += static_cast<A>(x[i + q]) * static_cast<A>(y[i + q]);
-    s2 += static_cast<A>(x[i + 2 * q]) * static_cast<A>(y[i + 2 * q]);
-    s3 += static_cast<A>(x[i + 3 * q]) * static_cast<A>(y[i + 3 * q]);
-  }
-  for (int64_t i = 4 * q; i < n; ++i) s0 += static_cast<A>(x[i]) * static_cast<A>(y[i]);
-  return (s0 + s1) + (s2 + s3);
-}
-
 // out[c] += sum over the blocks, in order, of parts[b, c]
 template <class A>
 void add_blocks(A* out, const A* parts, int64_t blocks, int64_t cols) {

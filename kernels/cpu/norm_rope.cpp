@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 
 namespace switchyard::kernels {
@@ -56,13 +57,9 @@ void unrotate(Acc<T>* dn, const T* dy, const Angles<T>& at, int64_t d) {
 template <class T>
 void norm_backward(T* dx, Acc<T>* dw, const Acc<T>* dn, const T* x, const T* w, Acc<T> rstd, int64_t d) {
   using A = Acc<T>;
-  A product = 0;
-#pragma omp simd reduction(+ : product)
-  for (int64_t i = 0; i < d; ++i) {
-    const A p = dn[i] * static_cast<A>(x[i]);
-    product += p * static_cast<A>(w[i]);
-    dw[i] += p * rstd;
-  }
+  const A product = dot3(dn, x, w, d);
+#pragma omp simd
+  for (int64_t i = 0; i < d; ++i) dw[i] += dn[i] * static_cast<A>(x[i]) * rstd;
   const A pull = rstd * rstd * product / static_cast<A>(d);
 #pragma omp simd
   for (int64_t i = 0; i < d; ++i)

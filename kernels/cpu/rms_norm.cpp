@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 
 namespace switchyard::kernels {

@@ -1,5 +1,6 @@
 #include "kernels/routing.h"
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/softmax.h"
 

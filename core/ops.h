@@ -1,5 +1,5 @@
-// The catalogue of differentiable ops. Shapes: rows = all dims but the last, flattened. Weights are [out, in], as on
-// disk in Hugging Face. Every op has a line in the op-case table (tests/support/op_cases.h).
+// The catalogue of differentiable ops. Shapes: rows = all dims but the last, flattened. Weights are [out,
+// in], as on disk in Hugging Face. Every op has a line in the op-case table (tests/support/op_cases.h).
 #pragma once
 
 #include <memory>
@@ -15,8 +15,8 @@ namespace switchyard {
 // --- Matrix products. w must be a leaf; its gradient is accumulated in Acc straight out of the product.
 Var linear(const Var& x, const Var& w, const Var& bias = {});  // [rows, in] x [out, in] -> [rows, out]
 
-// Ragged groups of rows: offsets[g] .. offsets[g+1] belong to group g (I64 [groups + 1], on x's device). `host` is the
-// same on the host, where it is known.
+// Ragged groups of rows: offsets[g] .. offsets[g+1] belong to group g (I64 [groups + 1], on x's device).
+// `host` is the same on the host, where it is known.
 struct RowGroups {
   Tensor offsets;
   std::shared_ptr<const std::vector<int64_t>> host;
@@ -29,12 +29,12 @@ Var rms_norm(const Var& x, const Var& w, double eps);
 Var swiglu(const Var& x);  // [rows, 2 n] -> [rows, n]
 
 struct RopeTable {
-  Tensor cos, sin;     // [seq, rotary_dim / 2] in Acc
+  Tensor cos, sin;  // [seq, rotary_dim / 2] in Acc
   int64_t rotary_dim;
 };
 RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device);
-// Packed projections [tokens, (heads + 2 kv_heads) head_dim]: per-head RMSNorm of queries and keys (weights undefined: none),
-// then rotation.
+// Packed projections [tokens, (heads + 2 kv_heads) head_dim]: per-head RMSNorm of queries and keys (weights
+// undefined: none), then rotation.
 Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
               const kernels::AttentionShape& shape, double eps);
 // Causal attention over packed rows -> [tokens, heads head_dim]. documents: I32 [tokens] or undefined.
@@ -43,8 +43,8 @@ Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor
 // Token ids on the host; they are sorted here for the gradient. Result [tokens, cols].
 Var embedding(const Var& table, const std::vector<int32_t>& ids);
 
-// Mean-free cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The gradient is
-// computed with the loss. loss = scale * sum over targets; a target of -1 counts as none.
+// Mean-free cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The
+// gradient is computed with the loss. loss = scale * sum over targets; a target of -1 counts as none.
 struct LossSum {
   Var loss;    // [1] in Acc
   Tensor sum;  // [1] F64: unscaled sum of -log p
@@ -55,13 +55,14 @@ LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32
 Var axpby(const Var& a, const Var& b, double alpha, double beta);
 Var add(const Var& a, const Var& b);
 Var cast(const Var& x, DType dtype);
-Var multiply(const Var& x, const Tensor& factors);  // element by element; the factors carry no gradient
+Var multiply(const Var& x, const Tensor& factors);        // element by element; the factors carry no gradient
 Var columns(const Var& x, int64_t begin, int64_t count);  // x[:, begin : begin + count]
 Var join_columns(const Vars& parts);                      // side by side
-Var sigmoid_gate(const Var& x, const Var& gate);  // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
+Var sigmoid_gate(const Var& x, const Var& gate);          // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
 
 // --- Mixture of experts (kernels/routing.h, gate_noise.h, dispatch.h, balance.h have the formulas).
-// logits + noise * softplus(spread): noisy gating; the noise carries no gradient. All [tokens, experts] in Acc.
+// logits + noise * softplus(spread): noisy gating; the noise carries no gradient. All [tokens, experts] in
+// Acc.
 Var add_gate_noise(const Var& logits, const Var& spread, const Tensor& noise);
 
 struct Routing {
@@ -87,13 +88,26 @@ struct SortedPairs {
 SortedPairs sort_by_expert(const Tensor& expert, int64_t experts);
 
 Var permute(const Var& x, const SortedPairs& pairs, int64_t rows);  // [tokens, d] -> [rows, d], by expert
+Var unpermute(const Var& x,
+              const SortedPairs& pairs);  // [rows, d] -> [tokens, d]: plain sums, permute's transpose
 Var combine(const Var& x, const Var& weight, const SortedPairs& pairs);  // [rows, d] -> [tokens, d]
-// y[i] = x[index[i]] with `inverse` the opposite permutation (both I32).
-Var reorder(const Var& x, const Tensor& index, const Tensor& inverse);
+
+// Where experts are held: the rank and the place there of each, I32 [experts] (kernels/rank_rows.h).
+struct ExpertHomes {
+  Tensor rank, local;
+  int64_t ranks;
+};
+// A token's rows, one for each rank that holds any of its experts: ranks take the place of experts.
+SortedPairs sort_by_rank(const Tensor& expert, const ExpertHomes& homes);
+// What row n's rank runs of its token's choices: [rows, top_k] I32, experts as numbered there; -1: not there.
+Tensor choices_of_rows(const Tensor& expert, const SortedPairs& by_rank, const ExpertHomes& homes,
+                       int64_t rows);
+// I64 [2, ranks]: rows for each rank, and pairs.
+Tensor totals_of_ranks(const SortedPairs& by_rank, const SortedPairs& by_expert, const ExpertHomes& homes);
 
 // `excess`: [experts] in the scores' type, or undefined.
-Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments, double coeff,
-                 const Tensor& excess = {});
+Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments,
+                 double coeff, const Tensor& excess = {});
 Var z_loss(const Var& logits, double coeff);
 
 }  // namespace switchyard

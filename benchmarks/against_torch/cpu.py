@@ -3,7 +3,7 @@
 
     cpu.py [--models small-dense,small-moe8,small-moe64] [--precision FP32,BF16] [--threads 1,2] [--rounds 3]
            [--systems switchyard,eager,compiled] [--seconds 60] [--json FILE]
-    cpu.py --ranks 2 [--models small-moe8,small-moe64] [--routing free|skewed]
+    cpu.py --ranks 2 [--models small-moe8,small-moe64] [--routing free|balanced|skewed]
 
 Every system is a process of its own that waits until it is asked for steps (A B C A B C ...), so that a noisy machine
 disturbs all alike. A ratio is that of the medians of all steps but a process's first two. Losses are compared at the greatest
@@ -111,7 +111,8 @@ def main():
     parser.add_argument("--precision", default="FP32,BF16")
     parser.add_argument("--threads")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--routing", default="free", choices=("free", "skewed"), help="skewed: a bias to the first experts")
+    parser.add_argument("--routing", default="free", choices=("free", "balanced", "skewed"),
+                        help="balanced: experts in turn; skewed: a bias to the first experts")
     parser.add_argument("--systems")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="of each system in a round")

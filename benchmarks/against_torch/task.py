@@ -93,9 +93,9 @@ def config_file(folder, precision, ranks):
 
 def write_config(name, precision, folder, ranks=1, routing="free"):
     vocab, d, layers, heads, kv, ffn, moe, sequence, _, batch = MODELS[name]
-    bias = "expert_bias: true" if routing == "skewed" else ""
+    forced = {"skewed": "expert_bias: true", "balanced": "force_balance: true"}.get(routing, "")
     experts = "" if moe is None else (f"moe {{ num_experts: {moe[0]} top_k: {moe[1]} moe_intermediate_size: {moe[2]} "
-                                      f"normalize_topk: true aux_loss_coeff: 1e-2 {bias} }}")
+                                      f"normalize_topk: true aux_loss_coeff: 1e-2 {forced} }}")
     optimizer = " ".join(f"{k}: {v}" for k, v in OPTIMIZER.items())
     config_file(folder, precision, ranks).write_text(f"""
 name: "{name}" precision: {precision}

@@ -33,24 +33,12 @@ RowGroups make_groups(const std::vector<int64_t>& counts, Device device) {
   return {Tensor::from(*offsets, {static_cast<int64_t>(offsets->size())}, device), offsets};
 }
 
-// Arrival order is [source rank][local expert]; expert order is [local expert][source rank]. received[s][e]:
-// rows.
-void expert_order(const std::vector<int64_t>& received, int64_t experts, int ranks, Device device,
-                  Dispatched& d) {
-  std::vector<int32_t> begin(received.size());
-  std::exclusive_scan(received.begin(), received.end(), begin.begin(), 0);
-  std::vector<int32_t> order, inverse(total(received));
-  order.reserve(inverse.size());
-  for (int64_t e = 0; e < experts; ++e) {
-    for (int s = 0; s < ranks; ++s) {
-      const int64_t block = s * experts + e;
-      for (int64_t i = 0; i < received[block]; ++i) order.push_back(begin[block] + static_cast<int32_t>(i));
-    }
-  }
-  for (size_t i = 0; i < order.size(); ++i) inverse[order[i]] = static_cast<int32_t>(i);
-  const Shape shape{static_cast<int64_t>(order.size())};
-  d.order = Tensor::from(order, shape, device);
-  d.inverse = Tensor::from(inverse, shape, device);
+// How probable it is that a token whose top_k different experts are drawn evenly has one of `held` among all.
+double chance_of_any(int64_t experts, int64_t held, int64_t top_k) {
+  double none = 1;
+  for (int64_t j = 0; j < top_k; ++j)
+    none *= std::max(0.0, static_cast<double>(experts - held - j) / static_cast<double>(experts - j));
+  return 1 - none;
 }
 
 }  // namespace
@@ -65,85 +53,110 @@ Dispatcher::Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> 
       label_(std::move(label)),
       planned_load_(planned_load) {}
 
-std::vector<int64_t> Dispatcher::host_counts(const SortedPairs& pairs) const {
-  if (pairs.counts.device() != Device::kMeta) return pairs.counts.to_vector<int64_t>();
-  // A plan assumes an even load.
-  std::vector<int64_t> counts(experts_);
-  for (int64_t e = 0; e < experts_; ++e) {
-    counts[e] = pairs.source.numel() * (e + 1) / experts_ - pairs.source.numel() * e / experts_;
+const ExpertHomes& Dispatcher::homes(Device device) const {
+  if (homes_.rank.defined() && homes_.rank.device() == device) return homes_;
+  std::vector<int32_t> rank(experts_), local(experts_);
+  for (int r = 0; r < ep_.size(); ++r) {
+    const int64_t first = first_expert(experts_, ep_.size(), r);
+    for (int64_t e = first; e < first_expert(experts_, ep_.size(), r + 1); ++e) {
+      rank[e] = r;
+      local[e] = static_cast<int32_t>(e - first);
+    }
   }
-  return counts;
+  homes_ = {Tensor::from(rank, {experts_}, device), Tensor::from(local, {experts_}, device), ep_.size()};
+  return homes_;
 }
+
+int64_t Dispatcher::to_others(const Counts& send) const { return total(send) - send[ep_.rank()]; }
 
 // own_rows: of this rank's tokens, on either side of the exchange.
-Var Dispatcher::exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const {
-  auto move = [ep = ep_, meter = meter_, label = label_, own_rows](const Tensor& t, const Counts& out,
-                                                                   const Counts& in) {
-    const Stopwatch watch(*meter);
-    const CommLabel scope(label + " exchange");
-    meter->bytes += own_rows * t.cols() * size_of(t.dtype());
-    return exchange_rows(t, out, in, ep.device);
-  };
-  return record("exchange", move(x.value(), send, recv), {x},
-                [=](const Tensor& dy) -> Tensors { return {move(dy, recv, send)}; });
+Tensor Dispatcher::move(const Tensor& x, const Counts& send, const Counts& recv, int64_t own_rows) const {
+  const Stopwatch watch(*meter_);
+  const CommLabel scope(label_ + " exchange");
+  meter_->bytes += own_rows * x.cols() * size_of(x.dtype());
+  return exchange_rows(x, send, recv, ep_.device);
 }
 
-void Dispatcher::exchange_counts(const std::vector<int64_t>& counts, Dispatched& d) const {
+Var Dispatcher::exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const {
+  return record(
+      "exchange", move(x.value(), send, recv, own_rows), {x},
+      [=, self = *this](const Tensor& dy) -> Tensors { return {self.move(dy, recv, send, own_rows)}; });
+}
+
+int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pairs, Dispatched& d) const {
   const int ranks = ep_.size();
-  const int64_t local = local_experts();
-  std::vector<int64_t> received(ranks * local);
-  Counts send_sizes(ranks), recv_sizes(ranks, local);
   d.send.assign(ranks, 0);
   d.recv.assign(ranks, 0);
-  for (int r = 0; r < ranks; ++r) {
-    const int64_t begin = first_expert(experts_, ranks, r), end = first_expert(experts_, ranks, r + 1);
-    send_sizes[r] = end - begin;
-    d.send[r] = std::accumulate(counts.begin() + begin, counts.begin() + end, int64_t{0});
-  }
-  if (d.rows.device() == Device::kMeta) {
-    for (int64_t i = 0; i < ranks * local; ++i) {
-      received[i] = std::llround(std::ceil(static_cast<double>(counts[begin_ + i % local]) * planned_load_));
-    }
-  } else {
+  meter_->bytes += 2 * (ranks - 1) * static_cast<int64_t>(sizeof(int64_t));
+  if (expert.device() == Device::kMeta) return assume_counts(expert, d);
+  const auto totals = totals_of_ranks(d.ranks, pairs, homes(expert.device())).to_vector<int64_t>();
+  struct Total {
+    int64_t rows, pairs;
+  };
+  std::vector<Total> out(ranks), in(ranks);
+  for (int r = 0; r < ranks; ++r) out[r] = {totals[r], totals[ranks + r]};
+  {
     const Stopwatch watch(*meter_);
     const CommLabel scope(label_ + " counts");
-    ep_.host->all_to_all(counts.data(), send_sizes, received.data(), recv_sizes, DType::kI64);
+    const Counts two(ranks, 2);
+    ep_.host->all_to_all(out.data(), two, in.data(), two, DType::kI64);
   }
-  meter_->bytes += experts_ * static_cast<int64_t>(sizeof(int64_t));
-  std::vector<int64_t> by_expert(local, 0);
-  for (int64_t i = 0; i < ranks * local; ++i) {
-    d.recv[i / local] += received[i];
-    by_expert[i % local] += received[i];
+  int64_t arriving = 0;
+  for (int r = 0; r < ranks; ++r) {
+    d.send[r] = out[r].rows;
+    d.recv[r] = in[r].rows;
+    arriving += in[r].pairs;
   }
-  d.groups = make_groups(by_expert, d.rows.device());
-  expert_order(received, local, ranks, d.rows.device(), d);
+  return arriving;
 }
 
-Dispatched Dispatcher::dispatch(const Var& x, const SortedPairs& pairs) const {
+// A plan's: choices drawn evenly, and `planned_load_` times as many of them here.
+int64_t Dispatcher::assume_counts(const Tensor& expert, Dispatched& d) const {
+  const int ranks = ep_.size();
+  const auto tokens = static_cast<double>(expert.dim(0));
+  for (int r = 0; r < ranks; ++r) {
+    const int64_t held = first_expert(experts_, ranks, r + 1) - first_expert(experts_, ranks, r);
+    d.send[r] = std::llround(tokens * chance_of_any(experts_, held, expert.cols()));
+  }
+  const double share = static_cast<double>(local_experts()) / static_cast<double>(experts_);
+  const auto rows = static_cast<double>(d.send[ep_.rank()]);
+  d.recv.assign(ranks, std::llround(std::min(tokens, std::ceil(rows * planned_load_))));
+  return std::llround(std::ceil(static_cast<double>(expert.numel() * ranks) * share * planned_load_));
+}
+
+void Dispatcher::sort(const Var& x, int64_t rows, Dispatched& d) const {
+  d.rows = permute(x, d.pairs, rows);
+  if (x.device() == Device::kCpu)
+    d.groups = make_groups(d.pairs.counts.to_vector<int64_t>(), x.device());
+  else
+    d.groups = {d.pairs.offsets, nullptr};  // they stay on the device: no host sync
+}
+
+Dispatched Dispatcher::dispatch(const Var& x, const Var& weight, const Tensor& expert,
+                                const SortedPairs& pairs) const {
   Dispatched d;
-  d.pairs = pairs;
-  const bool counts_at_hand = x.device() != Device::kCuda;
-  if (ep_.size() == 1 && !counts_at_hand) {
-    // The number of kept rows stays on the device: room for all, and no host sync.
-    d.rows = permute(x, pairs, pairs.source.numel());
-    d.groups = {pairs.offsets, nullptr};
-    return d;
-  }
-  const std::vector<int64_t> counts = host_counts(pairs);
-  d.rows = permute(x, pairs, total(counts));
   if (ep_.size() == 1) {
-    d.groups = make_groups(counts, x.device());
+    d.pairs = pairs;
+    d.weight = weight;
+    // On a GPU the number of kept pairs is not known here without a host sync: room for all.
+    sort(x, x.device() == Device::kCpu ? total(pairs.counts.to_vector<int64_t>()) : expert.numel(), d);
     return d;
   }
-  exchange_counts(counts, d);
-  d.rows = reorder(exchange(d.rows, d.send, d.recv, total(d.send)), d.order, d.inverse);
+  const ExpertHomes& where = homes(x.device());
+  d.ranks = sort_by_rank(expert, where);
+  const int64_t arriving = exchange_counts(expert, pairs, d);
+  const int64_t rows = total(d.send), own = to_others(d.send);
+  d.pairs = sort_by_expert(move(choices_of_rows(expert, d.ranks, where, rows), d.send, d.recv, own),
+                           local_experts());
+  d.weight = exchange(permute(weight, d.ranks, rows), d.send, d.recv, own);
+  sort(exchange(permute(x, d.ranks, rows), d.send, d.recv, own), arriving, d);
   return d;
 }
 
-Var Dispatcher::collect(const Var& y, const Var& weight, const Dispatched& d) const {
-  if (ep_.size() == 1) return combine(y, weight, d.pairs);
-  const Var arrived = exchange(reorder(y, d.inverse, d.order), d.recv, d.send, total(d.send));
-  return combine(arrived, weight, d.pairs);
+Var Dispatcher::collect(const Var& y, const Dispatched& d) const {
+  const Var sums = combine(y, d.weight, d.pairs);
+  if (ep_.size() == 1) return sums;
+  return unpermute(exchange(sums, d.recv, d.send, to_others(d.send)), d.ranks);
 }
 
 }  // namespace switchyard

@@ -1,9 +1,11 @@
-// Moves tokens to their experts and back. dispatch() and collect() are each other's transpose, and so are
-// their gradients.
+// Moves tokens to their experts and back. What dispatch() does to rows, collect() undoes; each is the other's
+// transpose, and so are their gradients.
 //
-// Pairs are sorted by global expert, hence by owning rank. With EP 1 the sorted rows are the experts' input.
-// With more, counts are exchanged, then rows (all_to_all), and what arrived, by source rank and then by
-// expert, is put in order of expert. A rank or an expert without tokens takes part in everything.
+// With EP 1 a rank's tokens are sorted by expert, and the sorted rows are the experts' input. With more, a
+// token first travels to each rank that holds any of its experts, once, together with its choices and
+// weights; the rank then treats what arrived as if it were its own, and sends back one row for each, the
+// weighted sum over its experts, which the token's rank adds up. With eight choices on two ranks that is a
+// quarter of the rows that its choices would be. A rank or an expert without tokens takes part in everything.
 #pragma once
 
 #include <memory>
@@ -14,8 +16,8 @@
 
 namespace switchyard {
 
-// What a rank spent in exchanges. Bytes are those of the rank's own tokens' rows (wherever they went) and of
-// the counts: they depend on the router only through drops.
+// What a rank spent in exchanges. Bytes are those that it sends to other ranks for its own tokens, and of
+// what comes back.
 struct ExchangeMeter {
   std::vector<double> seconds;  // of each exchange, waiting included; as many on every ep rank
   int64_t bytes = 0;
@@ -24,10 +26,11 @@ struct ExchangeMeter {
 struct Dispatched {
   Var rows;           // [rows, d], grouped by local expert
   RowGroups groups;   // of the local experts
-  SortedPairs pairs;  // this rank's
+  SortedPairs pairs;  // of the tokens at hand (EP 1: this rank's own) and the local experts
+  Var weight;         // of these pairs
   // EP > 1 only:
-  Counts send, recv;      // rows to and from each ep rank
-  Tensor order, inverse;  // arrival -> expert order, and back (I32)
+  SortedPairs ranks;  // where this rank's tokens went
+  Counts send, recv;  // tokens to and from each ep rank
 };
 
 class Dispatcher {
@@ -40,22 +43,30 @@ class Dispatcher {
   int64_t local_experts() const { return end_ - begin_; }
   int64_t first_local_expert() const { return begin_; }
 
-  // x [tokens, d], pairs over all experts of this rank's tokens.
-  Dispatched dispatch(const Var& x, const SortedPairs& pairs) const;
+  // x [tokens, d]; expert and weight [tokens, top_k], -1 where a choice was dropped; `pairs`: the same,
+  // sorted over all experts.
+  Dispatched dispatch(const Var& x, const Var& weight, const Tensor& expert, const SortedPairs& pairs) const;
   // y: the experts' output in the order of Dispatched::rows. Result [tokens, d]: the weighted sum of each
   // token's rows.
-  Var collect(const Var& y, const Var& weight, const Dispatched& d) const;
+  Var collect(const Var& y, const Dispatched& d) const;
 
  private:
-  std::vector<int64_t> host_counts(const SortedPairs& pairs) const;
+  // Sorted rows of the tokens at hand. `rows`: how many pairs are kept.
+  void sort(const Var& x, int64_t rows, Dispatched& d) const;
+  const ExpertHomes& homes(Device device) const;
+  // Fills send and recv; returns the pairs that will arrive.
+  int64_t exchange_counts(const Tensor& expert, const SortedPairs& pairs, Dispatched& d) const;
+  int64_t assume_counts(const Tensor& expert, Dispatched& d) const;
+  Tensor move(const Tensor& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
   Var exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
-  void exchange_counts(const std::vector<int64_t>& counts, Dispatched& d) const;
+  int64_t to_others(const Counts& send) const;
 
   Axis ep_;
   int64_t experts_, begin_, end_;
   std::shared_ptr<ExchangeMeter> meter_;
   std::string label_;
   double planned_load_;
+  mutable ExpertHomes homes_;  // on the device of the tokens
 };
 
 }  // namespace switchyard

@@ -201,8 +201,8 @@ Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
   if (context.training) add_losses(routing, logits, context, sample);
   if (context.loads != nullptr) context.loads->add(spec_.layer, sample);
 
-  const Dispatched sent = dispatcher_.dispatch(x, pairs);
-  Var y = dispatcher_.collect(experts(sent.rows, sent.groups), routing.weight, sent);
+  const Dispatched sent = dispatcher_.dispatch(x, routing.weight, kept, pairs);
+  Var y = dispatcher_.collect(experts(sent.rows, sent.groups), sent);
   if (shared_) {
     const Var s = (*shared_)(x);
     y = add(y, shared_gate_.defined() ? sigmoid_gate(s, linear(x, shared_gate_)) : s);

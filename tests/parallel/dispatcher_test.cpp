@@ -17,24 +17,23 @@ Dispatcher dispatcher_on(const Group& group, int64_t experts = kExperts) {
   return {Axis{group, group}, experts, std::make_shared<ExchangeMeter>(), "layer 0"};
 }
 
-SortedPairs pairs_of(const std::vector<int32_t>& expert, int64_t top_k, int64_t experts = kExperts) {
-  const auto tokens = static_cast<int64_t>(expert.size()) / top_k;
-  return sort_by_expert(Tensor::from(expert, {tokens, top_k}), experts);
+// Every weight is `weight`.
+Dispatched dispatched(const Dispatcher& dispatcher, const Var& x, const std::vector<int32_t>& expert,
+                      double weight, int64_t experts = kExperts) {
+  const auto pairs = static_cast<int64_t>(expert.size()), tokens = x.dim(0), top_k = pairs / tokens;
+  const Tensor chosen = Tensor::from(expert, {tokens, top_k});
+  const Var weights(Tensor::from(std::vector<double>(pairs, weight), {tokens, top_k}));
+  return dispatcher.dispatch(x, weights, chosen, sort_by_expert(chosen, experts));
 }
 
-SortedPairs skewed_pairs(Skew skew, int rank) {
-  return pairs_of(skewed_routing(skew, kTokens, kTopK, kExperts, static_cast<uint32_t>(rank + 1)).expert,
-                  kTopK);
+std::vector<int32_t> skewed_experts(Skew skew, int rank) {
+  return skewed_routing(skew, kTokens, kTopK, kExperts, static_cast<uint32_t>(rank + 1)).expert;
 }
 
 Tensor whole_numbers(int64_t rows, int seed) {
   std::vector<double> values(rows * kHidden);
   for (size_t i = 0; i < values.size(); ++i) values[i] = (seed * 31 + static_cast<int>(i) * 7) % 23 - 11;
   return Tensor::from(values, {rows, kHidden});
-}
-
-Var weights(int64_t tokens, int64_t top_k, double value) {
-  return Var(Tensor::from(std::vector<double>(tokens * top_k, value), {tokens, top_k}));
 }
 
 double dot(const Tensor& a, const Tensor& b, const Group& group) {
@@ -68,8 +67,9 @@ TEST_P(DispatcherTest, ThereAndBackIsTheIdentityWithItsGradient) {
   run_ranks(GetParam().ranks, [](const Group& group) {
     const Dispatcher dispatcher = dispatcher_on(group);
     const Var x(random_tensor({kTokens, kHidden}, 5 + group->rank()), true);
-    const Dispatched sent = dispatcher.dispatch(x, skewed_pairs(GetParam().skew, group->rank()));
-    const Var y = dispatcher.collect(sent.rows, weights(kTokens, kTopK, 1.0 / kTopK), sent);
+    const Dispatched sent =
+        dispatched(dispatcher, x, skewed_experts(GetParam().skew, group->rank()), 1.0 / kTopK);
+    const Var y = dispatcher.collect(sent.rows, sent);
     EXPECT_LT(relative_error(y.value(), x.value()), 1e-15);
     const Tensor seed = random_tensor(x.shape(), 50 + group->rank());
     backward(y, seed);
@@ -83,9 +83,9 @@ TEST_P(DispatcherTest, DispatchAndCombineAreTransposes) {
   run_ranks(GetParam().ranks, [](const Group& group) {
     const Dispatcher dispatcher = dispatcher_on(group);
     const Var x(whole_numbers(kTokens, group->rank()), true);
-    const Dispatched sent = dispatcher.dispatch(x, skewed_pairs(GetParam().skew, group->rank()));
+    const Dispatched sent = dispatched(dispatcher, x, skewed_experts(GetParam().skew, group->rank()), 1);
     const Var y(whole_numbers(sent.rows.dim(0), 10 + group->rank()), true);
-    const Var combined = dispatcher.collect(y, weights(kTokens, kTopK, 1), sent);
+    const Var combined = dispatcher.collect(y, sent);
     EXPECT_EQ(dot(sent.rows.value(), y.value(), group), dot(x.value(), combined.value(), group));
 
     backward(combined, x.value());
@@ -105,7 +105,7 @@ TEST_P(DispatcherTest, RowsLieByExpertThenRankThenToken) {
       return rows;
     };
     const Var x(Tensor::from(tokens_of(group->rank()), {kTokens, kHidden}));
-    const Dispatched sent = dispatcher.dispatch(x, skewed_pairs(GetParam().skew, group->rank()));
+    const Dispatched sent = dispatched(dispatcher, x, skewed_experts(GetParam().skew, group->rank()), 1);
     std::vector<double> expected;
     std::vector<int64_t> offsets{0};
     for (int64_t e = 0; e < dispatcher.local_experts(); ++e) {
@@ -124,6 +124,42 @@ TEST_P(DispatcherTest, RowsLieByExpertThenRankThenToken) {
   });
 }
 
+// A token whose choices are all on one rank is one row there, whatever their number.
+TEST(Dispatcher, ATokenTravelsOnceToEachRank) {
+  run_ranks(2, [](const Group& group) {
+    const Dispatcher dispatcher = dispatcher_on(group, 4);
+    const Var x(random_tensor({3, kHidden}, 5 + group->rank()));
+    const Dispatched sent = dispatched(dispatcher, x, {0, 1, 2, 3, 1, 2}, 1, 4);
+    EXPECT_EQ(sent.send, (Counts{2, 2}));
+    EXPECT_EQ(sent.recv, (Counts{2, 2}));
+    EXPECT_EQ(sent.rows.dim(0), 6);
+  });
+}
+
+// d loss / d weight comes back from the ranks of the experts: the dot product of the token's gradient and the
+// expert's output, which is the token itself here.
+TEST_P(DispatcherTest, WeightsGetTheirGradient) {
+  run_ranks(GetParam().ranks, [](const Group& group) {
+    const Dispatcher dispatcher = dispatcher_on(group);
+    std::vector<int32_t> experts = skewed_experts(GetParam().skew, group->rank());
+    experts[1] = -1;
+    const Tensor chosen = Tensor::from(experts, {kTokens, kTopK});
+    const Var x(whole_numbers(kTokens, group->rank()));
+    const Var weight(random_tensor({kTokens, kTopK}, 3), true);
+    const Dispatched sent = dispatcher.dispatch(x, weight, chosen, sort_by_expert(chosen, kExperts));
+    const Tensor seed = whole_numbers(kTokens, 10 + group->rank());
+    backward(dispatcher.collect(sent.rows, sent), seed);
+    const auto token = x.value().to_vector<double>(), dy = seed.to_vector<double>();
+    std::vector<double> expected;
+    for (int64_t pair = 0; pair < kTokens * kTopK; ++pair) {
+      const auto row = token.begin() + pair / kTopK * kHidden;
+      const double slope = std::inner_product(row, row + kHidden, dy.begin() + pair / kTopK * kHidden, 0.0);
+      expected.push_back(pair == 1 ? 0 : slope);
+    }
+    EXPECT_EQ(weight.grad().to_vector<double>(), expected);
+  });
+}
+
 TEST(Dispatcher, SpreadsExpertsThatTheRanksDoNotDivide) {
   run_ranks(2, [](const Group& group) {
     const Dispatcher three = dispatcher_on(group, 3), five = dispatcher_on(group, 5);
@@ -138,9 +174,9 @@ TEST(Dispatcher, ARankWithoutRowsTakesPart) {
   run_ranks(2, [](const Group& group) {
     const Dispatcher dispatcher = dispatcher_on(group, 2);
     const Var x(random_tensor({3, kHidden}, 5 + group->rank()), true);
-    const Dispatched sent = dispatcher.dispatch(x, pairs_of({1, 1, 1}, 1, 2));
+    const Dispatched sent = dispatched(dispatcher, x, {1, 1, 1}, 1, 2);
     EXPECT_EQ(sent.rows.dim(0), group->rank() == 0 ? 0 : 6);
-    const Var y = dispatcher.collect(sent.rows, weights(3, 1, 1), sent);
+    const Var y = dispatcher.collect(sent.rows, sent);
     EXPECT_EQ(y.value().to_vector<double>(), x.value().to_vector<double>());
     backward(y, x.value());
     EXPECT_EQ(x.grad().to_vector<double>(), x.value().to_vector<double>());
@@ -152,9 +188,8 @@ TEST(Dispatcher, ARankThatDroppedEverythingTakesPart) {
     const Dispatcher dispatcher = dispatcher_on(group, 3);
     const Var x(random_tensor({2, kHidden}, 5 + group->rank()), true);
     const bool drops = group->rank() == 1;
-    const Dispatched sent =
-        dispatcher.dispatch(x, pairs_of(drops ? std::vector{-1, -1} : std::vector{0, 2}, 1, 3));
-    const Var y = dispatcher.collect(sent.rows, weights(2, 1, 1), sent);
+    const Dispatched sent = dispatched(dispatcher, x, drops ? std::vector{-1, -1} : std::vector{0, 2}, 1, 3);
+    const Var y = dispatcher.collect(sent.rows, sent);
     backward(y, x.value());
     const std::vector<double> expected =
         drops ? std::vector<double>(2 * kHidden) : x.value().to_vector<double>();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # plan.sh PROGRAM [MPIEXEC]: what `switchyard plan` says before the start is what the run then reports: its peak memory within
-# 15 %, and every byte of its exchange.
+# 15 %, and its exchange within 5 %. (A token travels once to each rank that holds any of its experts, so the router has a say.)
 set -u
 program=$1 mpiexec=${2:-}
 folder=$(mktemp -d)
@@ -29,7 +29,7 @@ C
 
 last() { grep -o "\"$1\":[0-9]*" "$2" | tail -1 | cut -d: -f2; }
 
-# compare RANKS EXCHANGE CONFIG OPTION...: EXCHANGE is "exact", or "bound" where drops make it less.
+# compare RANKS EXCHANGE CONFIG OPTION...: EXCHANGE is "near", or "bound" where drops make it less.
 compare() {
   local ranks=$1 exchange=$2 start=()
   shift 2
@@ -49,19 +49,22 @@ compare() {
   planned=$(last total plan) used=$(last peak_memory_bytes run/metrics.jsonl)
   sent=$(last exchange plan) counted=$(last exchange_bytes run/metrics.jsonl)
   [ $((planned * 100)) -ge $((used * 85)) ] && [ $((planned * 100)) -le $((used * 115)) ] || verdict=FAILED
-  [ "$sent" -eq "$counted" ] || { [ "$exchange" = bound ] && [ "$sent" -ge "$counted" ]; } || verdict=FAILED
+  case $exchange in
+    near) [ $((sent * 100)) -ge $((counted * 95)) ] && [ $((sent * 100)) -le $((counted * 105)) ] || verdict=FAILED ;;
+    bound) [ "$sent" -ge "$counted" ] || verdict=FAILED ;;
+  esac
   [ $verdict = ok ] || failures=$((failures + 1))
   echo "$verdict: memory $((planned * 100 / used)) % of $((used >> 20)) MiB, exchange $sent of $counted bytes: $ranks ranks, $*"
 }
 
-compare 1 exact dense
-compare 1 exact mixture --set precision=BF16
-compare 2 exact dense --set train.micro_batch_size=4
-compare 2 exact mixture
-compare 2 exact mixture --set parallel.expert=2
-compare 2 exact mixture --set parallel.expert=2 --set precision=BF16 --set train.micro_batch_size=1
+compare 1 near dense
+compare 1 near mixture --set precision=BF16
+compare 2 near dense --set train.micro_batch_size=4
+compare 2 near mixture
+compare 2 near mixture --set parallel.expert=2
+compare 2 near mixture --set parallel.expert=2 --set precision=BF16 --set train.micro_batch_size=1
 compare 2 bound mixture --set parallel.expert=2 --set model.moe.capacity_factor=1
-compare 2 exact mixture --set parallel.expert=2 --set model.recompute=true --set train.micro_batch_size=4
-compare 4 exact mixture --set parallel.expert=4
-compare 4 exact mixture --set parallel.expert=2 --set model.moe.num_experts=6
+compare 2 near mixture --set parallel.expert=2 --set model.recompute=true --set train.micro_batch_size=4
+compare 4 near mixture --set parallel.expert=4
+compare 4 near mixture --set parallel.expert=2 --set model.moe.num_experts=6
 exit $((failures > 0))

@@ -10,7 +10,8 @@ using kernels::BalanceKind;
 using kernels::RouteRule;
 using kernels::ScoreFunction;
 
-kernels::AttentionShape attention_shape(int64_t batch, int64_t seq, int64_t heads, int64_t kv_heads, int64_t dim) {
+kernels::AttentionShape attention_shape(int64_t batch, int64_t seq, int64_t heads, int64_t kv_heads,
+                                        int64_t dim) {
   return {batch, seq, heads, kv_heads, dim, 0.35f};
 }
 
@@ -25,9 +26,11 @@ Var rope_case(const Vars& v, bool norm, int64_t rotary) {
   return norm_rope(v[0], norm ? v[1] : Var(), norm ? v[2] : Var(), table, shape, 1e-6);
 }
 
-Var attention_case(const Vars& v, const kernels::AttentionShape& shape, const std::vector<int32_t>& documents) {
+Var attention_case(const Vars& v, const kernels::AttentionShape& shape,
+                   const std::vector<int32_t>& documents) {
   Tensor d;
-  if (!documents.empty()) d = Tensor::from(documents, {static_cast<int64_t>(documents.size())}, v[0].device());
+  if (!documents.empty())
+    d = Tensor::from(documents, {static_cast<int64_t>(documents.size())}, v[0].device());
   return attention(v[0], shape, d);
 }
 
@@ -45,7 +48,8 @@ Var balance_case(const Vars& v, BalanceKind kind, int64_t segments) {
 Var global_balance_case(const Vars& v) {
   const Routing r = route(v[0], {}, {.experts = 5, .top_k = 2, .pre_softmax = true});
   const Tensor excess = Tensor::from<float>({.25f, -.125f, 0, -.1875f, .0625f}, {5}, v[0].device());
-  return balance_loss(r.scores, r.expert, BalanceKind::kSwitch, 1, 0.7, cast(Var(excess), v[0].dtype()).value());
+  return balance_loss(r.scores, r.expert, BalanceKind::kSwitch, 1, 0.7,
+                      cast(Var(excess), v[0].dtype()).value());
 }
 
 Var gate_noise_case(const Vars& v) {
@@ -62,53 +66,125 @@ SortedPairs pairs_of(Device device) {
 Var permute_case(const Vars& v) { return permute(v[0], pairs_of(v[0].device()), 10); }
 Var combine_case(const Vars& v) { return combine(v[0], v[1], pairs_of(v[0].device())); }
 
-Var reorder_case(const Vars& v) {
-  const Device device = v[0].device();
-  return reorder(v[0], Tensor::from<int32_t>({2, 0, 3, 1}, {4}, device), Tensor::from<int32_t>({1, 3, 0, 2}, {4}, device));
-}
-
 }  // namespace
 
 const std::vector<OpCase>& op_cases() {
   static const std::vector<OpCase> cases{
       {"linear", {{3, 5}, {4, 5}}, [](const Vars& v) { return linear(v[0], v[1]); }},
       {"linear_bias", {{3, 5}, {4, 5}, {4}}, [](const Vars& v) { return linear(v[0], v[1], v[2]); }},
-      {"grouped_linear", {{7, 5}, {3, 4, 5}}, [](const Vars& v) { return grouped_linear(v[0], v[1], groups_of({0, 4, 4, 7}, v[0].device())); }},
+      {"grouped_linear",
+       {{7, 5}, {3, 4, 5}},
+       [](const Vars& v) {
+         return grouped_linear(v[0], v[1], groups_of({0, 4, 4, 7}, v[0].device()));
+       }},
       {"rms_norm", {{4, 6}, {6}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
       {"swiglu", {{5, 8}}, [](const Vars& v) { return swiglu(v[0]); }},
       {"norm_rope", {{10, 24}, {6}, {6}}, [](const Vars& v) { return rope_case(v, true, 6); }},
       {"rope_partial", {{10, 24}}, [](const Vars& v) { return rope_case(v, false, 4); }},
-      {"attention", {{12, 32}}, [](const Vars& v) { return attention_case(v, attention_shape(2, 6, 4, 2, 4), {}); }},
-      {"attention_documents", {{7, 40}}, [](const Vars& v) { return attention_case(v, attention_shape(1, 7, 3, 1, 8), {0, 0, 0, 1, 1, 2, 2}); }},
-      {"embedding", {{6, 3}}, [](const Vars& v) { return embedding(v[0], {4, 0, 4, 5, 1, 4}); }},
-      {"linear_cross_entropy", {{5, 4}, {7, 4}}, [](const Vars& v) { return linear_cross_entropy(v[0], v[1], {3, 0, -1, 6, 3}, 0.25).loss; }},
+      {"attention",
+       {{12, 32}},
+       [](const Vars& v) { return attention_case(v, attention_shape(2, 6, 4, 2, 4), {}); }},
+      {"attention_documents",
+       {{7, 40}},
+       [](const Vars& v) {
+         return attention_case(v, attention_shape(1, 7, 3, 1, 8), {0, 0, 0, 1, 1, 2, 2});
+       }},
+      {"embedding",
+       {{6, 3}},
+       [](const Vars& v) {
+         return embedding(v[0], {4, 0, 4, 5, 1, 4});
+       }},
+      {"linear_cross_entropy",
+       {{5, 4}, {7, 4}},
+       [](const Vars& v) {
+         return linear_cross_entropy(v[0], v[1], {3, 0, -1, 6, 3}, 0.25).loss;
+       }},
       {"axpby", {{3, 3}, {3, 3}}, [](const Vars& v) { return axpby(v[0], v[1], 0.3, -1.7); }},
-      {"multiply", {{3, 5}}, [](const Vars& v) {
-         const Tensor factors = cast(Var(Tensor::from<float>({2, -1, .5f, 0, 3, 1, 1, 4, -2, 7, .25f, 1, 2, 3, 5}, {3, 5}, v[0].device())), v[0].dtype()).value();
+      {"multiply",
+       {{3, 5}},
+       [](const Vars& v) {
+         const Tensor factors =
+             cast(Var(Tensor::from<float>({2, -1, .5f, 0, 3, 1, 1, 4, -2, 7, .25f, 1, 2, 3, 5}, {3, 5},
+                                          v[0].device())),
+                  v[0].dtype())
+                 .value();
          return multiply(v[0], factors);
        }},
       {"add_to_itself", {{3, 3}}, [](const Vars& v) { return add(v[0], add(v[0], v[0])); }},
       {"sigmoid_gate", {{4, 5}, {4, 1}}, [](const Vars& v) { return sigmoid_gate(v[0], v[1]); }},
       {"columns", {{4, 5}}, [](const Vars& v) { return columns(v[0], 1, 3); }},
-      {"join_columns", {{4, 2}, {4, 3}}, [](const Vars& v) { return join_columns({v[0], v[1]}); }},
+      {"join_columns",
+       {{4, 2}, {4, 3}},
+       [](const Vars& v) {
+         return join_columns({v[0], v[1]});
+       }},
       {"gate_noise", {{2, 4}, {2, 4}}, gate_noise_case, 1e-7, true},
-      {"route_post_softmax", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2}); }, 1e-6, true},
-      {"route_pre_softmax", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2, .pre_softmax = true}); }, 1e-6, true},
-      {"route_normalized", {{6, 5}}, [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 3, .pre_softmax = true, .normalize = true, .scaling = 2.5f}); }, 1e-6, true},
-      {"route_sigmoid", {{6, 6}}, [](const Vars& v) { return route_case(v, {.experts = 6, .top_k = 2, .score = ScoreFunction::kSigmoid, .normalize = true, .num_groups = 3, .group_topk = 2}); }, 1e-6, true},
-      {"balance_switch", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kSwitch, 1); }, 1e-6, true},
-      {"balance_sequence", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kSwitch, 3); }, 1e-6, true},
-      {"balance_kl", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kKl, 1); }, 1e-6, true},
-      {"balance_cv", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kCv, 1); }, 1e-6, true},
-      {"balance_entropy", {{6, 5}}, [](const Vars& v) { return balance_case(v, BalanceKind::kEntropy, 2); }, 1e-6, true},
+      {"route_post_softmax",
+       {{6, 5}},
+       [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2}); },
+       1e-6,
+       true},
+      {"route_pre_softmax",
+       {{6, 5}},
+       [](const Vars& v) { return route_case(v, {.experts = 5, .top_k = 2, .pre_softmax = true}); },
+       1e-6,
+       true},
+      {"route_normalized",
+       {{6, 5}},
+       [](const Vars& v) {
+         return route_case(
+             v, {.experts = 5, .top_k = 3, .pre_softmax = true, .normalize = true, .scaling = 2.5f});
+       },
+       1e-6,
+       true},
+      {"route_sigmoid",
+       {{6, 6}},
+       [](const Vars& v) {
+         return route_case(v, {.experts = 6,
+                               .top_k = 2,
+                               .score = ScoreFunction::kSigmoid,
+                               .normalize = true,
+                               .num_groups = 3,
+                               .group_topk = 2});
+       },
+       1e-6,
+       true},
+      {"balance_switch",
+       {{6, 5}},
+       [](const Vars& v) { return balance_case(v, BalanceKind::kSwitch, 1); },
+       1e-6,
+       true},
+      {"balance_sequence",
+       {{6, 5}},
+       [](const Vars& v) { return balance_case(v, BalanceKind::kSwitch, 3); },
+       1e-6,
+       true},
+      {"balance_kl",
+       {{6, 5}},
+       [](const Vars& v) { return balance_case(v, BalanceKind::kKl, 1); },
+       1e-6,
+       true},
+      {"balance_cv",
+       {{6, 5}},
+       [](const Vars& v) { return balance_case(v, BalanceKind::kCv, 1); },
+       1e-6,
+       true},
+      {"balance_entropy",
+       {{6, 5}},
+       [](const Vars& v) { return balance_case(v, BalanceKind::kEntropy, 2); },
+       1e-6,
+       true},
       {"balance_global", {{6, 5}}, global_balance_case, 1e-6, true},
       {"z_loss", {{6, 5}}, [](const Vars& v) { return z_loss(v[0], 0.3); }, 1e-6, true},
       {"permute", {{6, 3}}, permute_case},
       {"combine", {{10, 3}, {6, 2}}, combine_case, 1e-7, true},
-      {"reorder", {{4, 3}}, reorder_case},
-      {"recompute", {{3, 5}, {4, 5}}, [](const Vars& v) {
+      {"unpermute", {{10, 3}}, [](const Vars& v) { return unpermute(v[0], pairs_of(v[0].device())); }},
+      {"recompute",
+       {{3, 5}, {4, 5}},
+       [](const Vars& v) {
          const Var w = v[1];
-         return recompute([w](const Vars& x) { return Vars{swiglu(linear(add(x[0], x[0]), w))}; }, {v[0]}, {w})[0];
+         return recompute([w](const Vars& x) { return Vars{swiglu(linear(add(x[0], x[0]), w))}; }, {v[0]},
+                          {w})[0];
        }},
   };
   return cases;

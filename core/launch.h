@@ -22,9 +22,8 @@ void launch_on(Device device, F&& f) {
 // f.operator()<T>(executor) with T the tensor's floating-point type.
 template <class F>
 void launch(const Tensor& x, F&& f) {
-  visit_float(x.dtype(), [&]<class T>() {
-    launch_on(x.device(), [&](auto on) { f.template operator()<T>(on); });
-  });
+  visit_float(x.dtype(),
+              [&]<class T>() { launch_on(x.device(), [&](auto on) { f.template operator()<T>(on); }); });
 }
 
 // The same for tensors that are float or double, never bf16: router scores, losses, accumulated gradients.

@@ -19,7 +19,7 @@ struct AdamW {
   const Acc<T>* grad;  // [n]
   const Acc<T>* clip;  // [1] in memory of the executor
   int64_t n;
-  int64_t step;        // from 1
+  int64_t step;  // from 1
   double lr, beta1, beta2, eps, weight_decay;
 };
 

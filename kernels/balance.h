@@ -1,5 +1,6 @@
-// Losses that keep the experts evenly loaded, in A = float (double in gradient checks). T tokens in `segments` equal
-// parts (1, or one a sequence), E experts, k choices, p = scores of a token divided by their sum.
+// Losses that keep the experts evenly loaded, in A = float (double in gradient checks). T tokens in
+// `segments` equal parts (1, or one a sequence), E experts, k choices, p = scores of a token divided by their
+// sum.
 //
 //   P[s, e] = mean over the segment's tokens of p      f[s, e] = assignments of the segment to e / (tokens k)
 //   kSwitch    coeff * E * mean over s of sum_e f P    (= coeff under uniform routing; f carries no gradient;
@@ -27,7 +28,8 @@ struct BalanceForward {
   int64_t tokens, experts, top_k, segments;
   BalanceKind kind;
   A coeff;
-  A* workspace = nullptr;  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly
+  A* workspace =
+      nullptr;  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly
   const A* excess = nullptr;  // [experts] or null; kSwitch only
 };
 
@@ -53,8 +55,8 @@ struct ZLossForward {
 // dlogits = *dloss * 2 coeff / tokens * lse * softmax(z)
 template <class A>
 struct ZLossBackward {
-  A* dlogits;       // [tokens, experts], every element is written
-  const A* dloss;   // [1]
+  A* dlogits;      // [tokens, experts], every element is written
+  const A* dloss;  // [1]
   const A* lse;
   const A* logits;
   int64_t tokens, experts;

@@ -1,5 +1,5 @@
-// Errors. A user's mistake, damaged data and an outside failure all arrive at main() as one Error that knows its
-// exit code; a library never exits.
+// Errors. A user's mistake, damaged data and an outside failure all arrive at main() as one Error that knows
+// its exit code; a library never exits.
 #pragma once
 
 #include <sstream>
@@ -50,8 +50,8 @@ template <class... Values>
 }  // namespace switchyard
 
 // A condition that only a bug can break: CHECK(a.rows == b.rows, "rows: ", a.rows, " and ", b.rows).
-#define CHECK(condition, ...)                                                                    \
-  do {                                                                                           \
-    if (!(condition)) [[unlikely]]                                                               \
-      ::switchyard::check_failed(__FILE__, __LINE__, #condition __VA_OPT__(, ) __VA_ARGS__);      \
+#define CHECK(condition, ...)                                                                \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]]                                                           \
+      ::switchyard::check_failed(__FILE__, __LINE__, #condition __VA_OPT__(, ) __VA_ARGS__); \
   } while (0)

@@ -20,7 +20,7 @@ struct SortByExpert {
   int32_t* source;        // [pairs] the row's pair; -1 at and past offsets[experts]
   const int32_t* expert;  // [pairs] -1 .. experts-1
   int64_t pairs, experts;
-  void* workspace;        // workspace_bytes(pairs, experts)
+  void* workspace;  // workspace_bytes(pairs, experts)
   static int64_t workspace_bytes(int64_t pairs, int64_t experts) {
     return 8 * ((pairs + 1023) / 1024 + 1) * experts + 4 * pairs + 256;
   }
@@ -28,8 +28,9 @@ struct SortByExpert {
 void run(Cpu, const SortByExpert&);
 void run(Cuda, const SortByExpert&);
 
-// What PROBS compares: the weight rounded to 16 significant bits. Tokens that are mathematically equal (a run of one token at
-// the start of a sequence) differ by rounding alone; which of them stays must not hang on the order of a sum somewhere.
+// What PROBS compares: the weight rounded to 16 significant bits. Tokens that are mathematically equal (a run
+// of one token at the start of a sequence) differ by rounding alone; which of them stays must not hang on the
+// order of a sum somewhere.
 template <class A>
 SWITCHYARD_HOST_DEVICE A compared_weight(A weight) {
   using Bits = std::conditional_t<sizeof(A) == 8, uint64_t, uint32_t>;
@@ -42,28 +43,30 @@ SWITCHYARD_HOST_DEVICE A compared_weight(A weight) {
 // Every expert keeps at most `capacity` pairs; the others' expert becomes -1.
 template <class A>
 struct DropOverCapacity {
-  int32_t* expert;       // [tokens, top_k], changed in place
-  const A* weight;       // [tokens, top_k]
+  int32_t* expert;  // [tokens, top_k], changed in place
+  const A* weight;  // [tokens, top_k]
   int64_t tokens, top_k, experts, capacity;
   DropPolicy policy;
-  void* workspace;       // workspace_bytes(tokens, top_k, experts)
+  void* workspace;  // workspace_bytes(tokens, top_k, experts)
   static int64_t workspace_bytes(int64_t tokens, int64_t top_k, int64_t experts) {
     // A permutation by expert (counts, offsets, position, source) and what making it takes.
-    return 16 * tokens * top_k + 16 * (experts + 1) + 256 + SortByExpert::workspace_bytes(tokens * top_k, experts);
+    return 16 * tokens * top_k + 16 * (experts + 1) + 256 +
+           SortByExpert::workspace_bytes(tokens * top_k, experts);
   }
 };
 
-// y[r, :] = x[index[r] / divisor, :]; a row with index -1 becomes 0. With divisor = top_k this copies tokens to rows.
+// y[r, :] = x[index[r] / divisor, :]; a row with index -1 becomes 0. With divisor = top_k this copies tokens
+// to rows.
 template <class T>
 struct GatherRows {
-  T* y;                  // [rows, cols]
+  T* y;  // [rows, cols]
   const T* x;
   const int32_t* index;  // [rows]
   int64_t rows, cols, divisor = 1;
 };
 
-// y[t, :] = sum over choices j, in order, of weight[t, j] * x[position[t, j], :]; position -1 adds 0. Summed in Acc<T>,
-// rounded once. weight null: a plain sum, the exact transpose of GatherRows.
+// y[t, :] = sum over choices j, in order, of weight[t, j] * x[position[t, j], :]; position -1 adds 0. Summed
+// in Acc<T>, rounded once. weight null: a plain sum, the exact transpose of GatherRows.
 template <class T>
 struct CombineForward {
   T* y;                     // [tokens, cols]
@@ -73,8 +76,8 @@ struct CombineForward {
   int64_t tokens, top_k, cols;
 };
 
-// dx[position[t, j], :] = weight[t, j] * dy[t, :],   dweight[t, j] = dot(dy[t, :], x[position[t, j], :]), 0 if dropped.
-// Walks rows: dx[r] comes from pair source[r]; a row with source -1 becomes 0.
+// dx[position[t, j], :] = weight[t, j] * dy[t, :],   dweight[t, j] = dot(dy[t, :], x[position[t, j], :]), 0
+// if dropped. Walks rows: dx[r] comes from pair source[r]; a row with source -1 becomes 0.
 template <class T>
 struct CombineBackward {
   T* dx;                    // [rows, cols]

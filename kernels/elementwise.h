@@ -31,7 +31,8 @@ struct Accumulate {
   int64_t n;
 };
 
-// y *= factor, factor read from memory of the executor (so that a clip coefficient needs no trip to the host).
+// y *= factor, factor read from memory of the executor (so that a clip coefficient needs no trip to the
+// host).
 template <class T>
 struct ScaleBy {
   T* y;
@@ -51,7 +52,7 @@ struct Multiply {
 // y[r, :] = x[r, :] + b
 template <class T>
 struct AddBias {
-  T* y;        // [rows, cols], may be x
+  T* y;  // [rows, cols], may be x
   const T* x;
   const T* b;  // [cols]
   int64_t rows, cols;
@@ -91,7 +92,7 @@ struct SigmoidGateBackward {
 template <class T>
 struct Sum {
   static constexpr int64_t kBlocks = 256;
-  double* sum;        // [1]
+  double* sum;  // [1]
   const T* x;
   double* workspace;  // [kBlocks]
   int64_t n;

@@ -1,5 +1,5 @@
-// Embedding:   y[t, :] = table[id[t], :].   The gradient sums, for every id, the rows of its tokens in token order (no
-// atomics: the same bits every time), from the ids sorted by the caller.
+// Embedding:   y[t, :] = table[id[t], :].   The gradient sums, for every id, the rows of its tokens in token
+// order (no atomics: the same bits every time), from the ids sorted by the caller.
 #pragma once
 
 #include "kernels/dtype.h"

@@ -1,9 +1,9 @@
 // Products of ragged groups of rows, one weight matrix per group (the experts of an MoE layer).
 //
-//   rows offsets[g] .. offsets[g+1]-1 belong to group g; a group may be empty; rows at and past offsets[groups] (and
-//   before offsets[0]) belong to no group: they are neither read nor written.
-//   forward / data:  y[r, :] = x[r, :] W[g]^T      or   x[r, :] W[g] if !transpose_w
-//   weight:          dW[g] (+)= dy_g^T x_g         an empty group gives zero (or adds nothing)
+//   rows offsets[g] .. offsets[g+1]-1 belong to group g; a group may be empty; rows at and past
+//   offsets[groups] (and before offsets[0]) belong to no group: they are neither read nor written. forward /
+//   data:  y[r, :] = x[r, :] W[g]^T      or   x[r, :] W[g] if !transpose_w weight:          dW[g] (+)= dy_g^T
+//   x_g         an empty group gives zero (or adds nothing)
 #pragma once
 
 #include "kernels/dtype.h"
@@ -12,13 +12,14 @@ namespace switchyard::kernels {
 
 template <class T>
 struct GroupedMatmul {
-  T* y;                    // [rows, n]
-  const T* x;              // [rows, k]
-  const T* w;              // [groups, n, k] if transpose_w, else [groups, k, n]
-  const int64_t* offsets;  // [groups + 1], in the memory of the executor
+  T* y;                        // [rows, n]
+  const T* x;                  // [rows, k]
+  const T* w;                  // [groups, n, k] if transpose_w, else [groups, k, n]
+  const int64_t* offsets;      // [groups + 1], in the memory of the executor
   int64_t groups, rows, n, k;  // rows: the buffer's; offsets[groups] <= rows
   bool transpose_w = true;
-  const int64_t* host_offsets = nullptr;  // the same on the host, where the caller knows them (CUDA: optional)
+  const int64_t* host_offsets =
+      nullptr;  // the same on the host, where the caller knows them (CUDA: optional)
 };
 
 template <class T, class C = Acc<T>>

@@ -9,13 +9,13 @@ namespace switchyard::kernels {
 // C is T, or Acc<T> (weight gradients of bf16 come out in float32). Products are summed in Acc<T>.
 template <class T, class C = T>
 struct Matmul {
-  C* c;                      // [m, n]
-  const T* a;                // [m, k], or [k, m] if transpose_a
-  const T* b;                // [k, n], or [n, k] if transpose_b
-  int64_t m, n, k;           // any may be 0
+  C* c;             // [m, n]
+  const T* a;       // [m, k], or [k, m] if transpose_a
+  const T* b;       // [k, n], or [n, k] if transpose_b
+  int64_t m, n, k;  // any may be 0
   bool transpose_a = false;
   bool transpose_b = false;
-  bool accumulate = false;   // C += instead of C =
+  bool accumulate = false;            // C += instead of C =
   int64_t lda = 0, ldb = 0, ldc = 0;  // 0: dense
 };
 

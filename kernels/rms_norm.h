@@ -1,6 +1,7 @@
 // RMSNorm, row by row:   rstd = 1 / sqrt(mean(x^2) + eps),   y = (x * rstd) * w
 // In bf16, x * rstd is rounded to bf16 before the weight multiplies (as Hugging Face does).
-//   backward:  g = dy * w,   dx = rstd * (g - x * rstd^2 * mean(g * x)),   dw = sum over rows of dy * x * rstd
+//   backward:  g = dy * w,   dx = rstd * (g - x * rstd^2 * mean(g * x)),   dw = sum over rows of dy * x *
+//   rstd
 #pragma once
 
 #include "kernels/dtype.h"
@@ -9,10 +10,10 @@ namespace switchyard::kernels {
 
 template <class T>
 struct RmsNormForward {
-  T* y;            // [rows, cols]
-  Acc<T>* rstd;    // [rows]
-  const T* x;      // [rows, cols]
-  const T* w;      // [cols]
+  T* y;          // [rows, cols]
+  Acc<T>* rstd;  // [rows]
+  const T* x;    // [rows, cols]
+  const T* w;    // [cols]
   int64_t rows, cols;
   Acc<T> eps;
 };
@@ -21,13 +22,13 @@ struct RmsNormForward {
 template <class T>
 struct RmsNormBackward {
   static constexpr int64_t kBlocks = 256;
-  T* dx;              // [rows, cols]
-  Acc<T>* dw;         // [cols], added to
-  const T* dy;        // [rows, cols]
-  const T* x;         // [rows, cols]
-  const T* w;         // [cols]
-  const Acc<T>* rstd; // [rows]
-  Acc<T>* workspace;  // [kBlocks, cols]
+  T* dx;               // [rows, cols]
+  Acc<T>* dw;          // [cols], added to
+  const T* dy;         // [rows, cols]
+  const T* x;          // [rows, cols]
+  const T* w;          // [cols]
+  const Acc<T>* rstd;  // [rows]
+  Acc<T>* workspace;   // [kBlocks, cols]
   int64_t rows, cols;
 };
 

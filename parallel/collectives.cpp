@@ -2,7 +2,6 @@
 
 #include <numeric>
 
-
 namespace switchyard {
 
 namespace {
@@ -83,7 +82,8 @@ Var all_reduce(const Var& x, const Group& group) {
     all_reduce_in_place(y, group);
     return y;
   };
-  return record("all_reduce", reduce(x.value()), {x}, [reduce](const Tensor& dy) -> Tensors { return {reduce(dy)}; });
+  return record("all_reduce", reduce(x.value()), {x},
+                [reduce](const Tensor& dy) -> Tensors { return {reduce(dy)}; });
 }
 
 Var all_gather(const Var& x, const Group& group) {
@@ -101,7 +101,8 @@ Var broadcast(const Var& x, const Group& group, int root) {
   broadcast_in_place(y, group, root);
   return record("broadcast", y, {x}, [group, root](const Tensor& dy) -> Tensors {
     const Tensor dx = dy.clone();
-    all_reduce_in_place(dx, group);  // reduce to the root; the others' copies were overwritten, so theirs is 0
+    all_reduce_in_place(dx,
+                        group);  // reduce to the root; the others' copies were overwritten, so theirs is 0
     if (group->rank() != root) dx.zero();
     return {dx};
   });

@@ -16,7 +16,8 @@ Axis make_axis(Group host, bool nccl, const CommOptions& options) {
 }  // namespace
 
 Mesh make_mesh(const Group& world, int ep_degree, Device device, const CommOptions& options, bool nccl) {
-  CHECK(ep_degree > 0 && world->size() % ep_degree == 0, "EP degree ", ep_degree, ", ", world->size(), " ranks");
+  CHECK(ep_degree > 0 && world->size() % ep_degree == 0, "EP degree ", ep_degree, ", ", world->size(),
+        " ranks");
   const int rank = world->rank();
   const Group ep = world->split(rank / ep_degree, rank, "ep");
   const Group edp = world->split(rank % ep_degree, rank, "edp");

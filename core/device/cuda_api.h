@@ -5,7 +5,7 @@
 
 namespace switchyard::cuda_api {
 
-void* allocate(int64_t bytes);          // null: out of memory
+void* allocate(int64_t bytes);  // null: out of memory
 void release(void* data) noexcept;
 void* current_stream();
 // Host memory on either side: waits until the copy is done.

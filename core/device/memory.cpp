@@ -23,8 +23,8 @@ constexpr int64_t kAlignment = 256;
 constexpr int64_t kPage = 2 << 20;
 
 // Long blocks of one size are kept a little apart. Elements of one index that lie a high power of two apart
-// fall into the same rows of memory and sets of the shared cache (measured on a Zen 3: AdamW over four runs 256
-// MiB apart moves 7 GB/s, and 38 with this).
+// fall into the same rows of memory and sets of the shared cache (measured on a Zen 3: AdamW over four runs
+// 256 MiB apart moves 7 GB/s, and 38 with this).
 constexpr int64_t kLong = 16 << 20, kApart = 273 * kAlignment;
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }

@@ -10,8 +10,8 @@ class FeedForward {
  public:
   FeedForward() = default;
   // Logical tensors: prefix + "gate_proj.weight" and "up_proj.weight" [m, d], "down_proj.weight" [d, m].
-  FeedForward(ParameterStore& store, const std::string& prefix, int64_t hidden, int64_t intermediate, DType dtype,
-              double stddev);
+  FeedForward(ParameterStore& store, const std::string& prefix, int64_t hidden, int64_t intermediate,
+              DType dtype, double stddev);
   Var operator()(const Var& x) const { return linear(swiglu(linear(x, gate_up_)), down_); }
 
  private:

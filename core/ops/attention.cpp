@@ -1,7 +1,7 @@
+#include "kernels/attention.h"
 #include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
-#include "kernels/attention.h"
 
 namespace switchyard {
 
@@ -18,10 +18,14 @@ Tensor attention_backward(const Tensor& d_o, const Tensor& o, const Tensor& qkv,
   });
   const Tensor workspace = Tensor::empty({bytes}, DType::kU8, qkv.device());
   launch(qkv, [&]<class T>(auto on) {
-    kernels::run(on, kernels::AttentionBackward<T>{
-                         .dqkv = dqkv.data<T>(), .d_o = d_o.data<T>(), .o = o.data<T>(), .qkv = qkv.data<T>(),
-                         .lse = lse.data<Acc<T>>(), .document = documents.data_or_null<int32_t>(),
-                         .workspace = workspace.raw(), .shape = shape});
+    kernels::run(on, kernels::AttentionBackward<T>{.dqkv = dqkv.data<T>(),
+                                                   .d_o = d_o.data<T>(),
+                                                   .o = o.data<T>(),
+                                                   .qkv = qkv.data<T>(),
+                                                   .lse = lse.data<Acc<T>>(),
+                                                   .document = documents.data_or_null<int32_t>(),
+                                                   .workspace = workspace.raw(),
+                                                   .shape = shape});
   });
   return dqkv;
 }
@@ -35,7 +39,9 @@ Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor
   const Tensor o = Tensor::empty({x.rows(), shape.heads * shape.head_dim}, x.dtype(), x.device());
   const Tensor lse = Tensor::empty({shape.batch, shape.heads, shape.seq}, acc_of(x.dtype()), x.device());
   launch(x, [&]<class T>(auto on) {
-    kernels::run(on, kernels::AttentionForward<T>{.o = o.data<T>(), .lse = lse.data<Acc<T>>(), .qkv = x.data<T>(),
+    kernels::run(on, kernels::AttentionForward<T>{.o = o.data<T>(),
+                                                  .lse = lse.data<Acc<T>>(),
+                                                  .qkv = x.data<T>(),
                                                   .document = documents.data_or_null<int32_t>(),
                                                   .shape = shape});
   });

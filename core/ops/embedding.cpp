@@ -35,17 +35,17 @@ Var embedding(const Var& table, const std::vector<int32_t>& ids) {
   const Tensor y = Tensor::empty({tokens, cols}, tv.dtype(), tv.device());
   const Tensor device_ids = Tensor::from(ids, {tokens}, tv.device());
   launch(tv, [&]<class T>(auto on) {
-    kernels::run(on, kernels::EmbeddingForward<T>{y.data<T>(), tv.data<T>(), device_ids.data<int32_t>(), tokens,
-                                                  cols});
+    kernels::run(on, kernels::EmbeddingForward<T>{y.data<T>(), tv.data<T>(), device_ids.data<int32_t>(),
+                                                  tokens, cols});
   });
   if (!needs_grad({table})) return Var(y);
   const SortedIds sorted = sort_ids(ids, tv.dim(0), tv.device());
   return record("embedding", y, {table}, [=](const Tensor& dy) -> Tensors {
     const Tensor dtable = grad_target(table, true).tensor;
     launch(dy, [&]<class T>(auto on) {
-      kernels::run(on, kernels::EmbeddingBackward<T>{dtable.data<Acc<T>>(), dy.data<T>(),
-                                                     sorted.ids.data<int32_t>(), sorted.order.data<int32_t>(),
-                                                     tokens, cols});
+      kernels::run(
+          on, kernels::EmbeddingBackward<T>{dtable.data<Acc<T>>(), dy.data<T>(), sorted.ids.data<int32_t>(),
+                                            sorted.order.data<int32_t>(), tokens, cols});
     });
     return {dtable};
   });

@@ -13,8 +13,12 @@ Var rms_norm(const Var& x, const Var& w, double eps) {
   CHECK(w.value().numel() == xv.cols(), to_string(xv.shape()), " by ", to_string(w.shape()));
   const Tensor rstd = Tensor::empty({xv.rows()}, acc_of(xv.dtype()), xv.device());
   launch(xv, [&]<class T>(auto on) {
-    kernels::run(on, kernels::RmsNormForward<T>{.y = y.data<T>(), .rstd = rstd.data<Acc<T>>(), .x = xv.data<T>(),
-                                                .w = w.value().data<T>(), .rows = xv.rows(), .cols = xv.cols(),
+    kernels::run(on, kernels::RmsNormForward<T>{.y = y.data<T>(),
+                                                .rstd = rstd.data<Acc<T>>(),
+                                                .x = xv.data<T>(),
+                                                .w = w.value().data<T>(),
+                                                .rows = xv.rows(),
+                                                .cols = xv.cols(),
                                                 .eps = static_cast<Acc<T>>(eps)});
   });
   return record("rms_norm", y, {x, w}, [xv, w, rstd](const Tensor& dy) -> Tensors {
@@ -22,10 +26,14 @@ Var rms_norm(const Var& x, const Var& w, double eps) {
     const Tensor workspace =
         Tensor::empty({kernels::RmsNormBackward<float>::kBlocks, xv.cols()}, rstd.dtype(), xv.device());
     launch(xv, [&]<class T>(auto on) {
-      kernels::run(on, kernels::RmsNormBackward<T>{.dx = dx.data<T>(), .dw = dw.data<Acc<T>>(),
-                                                   .dy = dy.data<T>(), .x = xv.data<T>(),
-                                                   .w = w.value().data<T>(), .rstd = rstd.data<Acc<T>>(),
-                                                   .workspace = workspace.data<Acc<T>>(), .rows = xv.rows(),
+      kernels::run(on, kernels::RmsNormBackward<T>{.dx = dx.data<T>(),
+                                                   .dw = dw.data<Acc<T>>(),
+                                                   .dy = dy.data<T>(),
+                                                   .x = xv.data<T>(),
+                                                   .w = w.value().data<T>(),
+                                                   .rstd = rstd.data<Acc<T>>(),
+                                                   .workspace = workspace.data<Acc<T>>(),
+                                                   .rows = xv.rows(),
                                                    .cols = xv.cols()});
     });
     return {dx, dw};
@@ -46,7 +54,8 @@ RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType d
     return Tensor::from(values, {seq, half}, device);
   };
   if (acc_of(dtype) == DType::kF64) {
-    return {fill.template operator()<double>(std::cos), fill.template operator()<double>(std::sin), rotary_dim};
+    return {fill.template operator()<double>(std::cos), fill.template operator()<double>(std::sin),
+            rotary_dim};
   }
   return {fill.template operator()<float>(std::cos), fill.template operator()<float>(std::sin), rotary_dim};
 }
@@ -61,13 +70,20 @@ Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const Ro
   Tensor rstd;
   if (norm) rstd = Tensor::empty({x.rows(), shape.heads + shape.kv_heads}, acc_of(x.dtype()), x.device());
   launch(x, [&]<class T>(auto on) {
-    kernels::run(on, kernels::NormRopeForward<T>{
-                         .y = y.data<T>(), .rstd = rstd.data_or_null<Acc<T>>(), .x = x.data<T>(),
-                         .q_weight = qw.data_or_null<T>(), .k_weight = kw.data_or_null<T>(),
-                         .cos = rope.cos.data<Acc<T>>(), .sin = rope.sin.data<Acc<T>>(), .tokens = x.rows(),
-                         .seq = shape.seq, .heads = shape.heads, .kv_heads = shape.kv_heads,
-                         .head_dim = shape.head_dim, .rotary_dim = rope.rotary_dim,
-                         .eps = static_cast<Acc<T>>(eps)});
+    kernels::run(on, kernels::NormRopeForward<T>{.y = y.data<T>(),
+                                                 .rstd = rstd.data_or_null<Acc<T>>(),
+                                                 .x = x.data<T>(),
+                                                 .q_weight = qw.data_or_null<T>(),
+                                                 .k_weight = kw.data_or_null<T>(),
+                                                 .cos = rope.cos.data<Acc<T>>(),
+                                                 .sin = rope.sin.data<Acc<T>>(),
+                                                 .tokens = x.rows(),
+                                                 .seq = shape.seq,
+                                                 .heads = shape.heads,
+                                                 .kv_heads = shape.kv_heads,
+                                                 .head_dim = shape.head_dim,
+                                                 .rotary_dim = rope.rotary_dim,
+                                                 .eps = static_cast<Acc<T>>(eps)});
   });
   Vars inputs{qkv};
   if (norm) inputs.insert(inputs.end(), {q_weight, k_weight});
@@ -81,15 +97,23 @@ Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const Ro
                                 x.device());
     }
     launch(x, [&]<class T>(auto on) {
-      kernels::run(on, kernels::NormRopeBackward<T>{
-                           .dx = dx.data<T>(), .dq_weight = dqw.data_or_null<Acc<T>>(),
-                           .dk_weight = dkw.data_or_null<Acc<T>>(), .dy = dy.data<T>(), .x = x.data<T>(),
-                           .q_weight = qw.data_or_null<T>(), .k_weight = kw.data_or_null<T>(),
-                           .rstd = rstd.data_or_null<Acc<T>>(), .cos = rope.cos.data<Acc<T>>(),
-                           .sin = rope.sin.data<Acc<T>>(), .workspace = workspace.data_or_null<Acc<T>>(),
-                           .tokens = x.rows(), .seq = shape.seq, .heads = shape.heads,
-                           .kv_heads = shape.kv_heads, .head_dim = shape.head_dim,
-                           .rotary_dim = rope.rotary_dim});
+      kernels::run(on, kernels::NormRopeBackward<T>{.dx = dx.data<T>(),
+                                                    .dq_weight = dqw.data_or_null<Acc<T>>(),
+                                                    .dk_weight = dkw.data_or_null<Acc<T>>(),
+                                                    .dy = dy.data<T>(),
+                                                    .x = x.data<T>(),
+                                                    .q_weight = qw.data_or_null<T>(),
+                                                    .k_weight = kw.data_or_null<T>(),
+                                                    .rstd = rstd.data_or_null<Acc<T>>(),
+                                                    .cos = rope.cos.data<Acc<T>>(),
+                                                    .sin = rope.sin.data<Acc<T>>(),
+                                                    .workspace = workspace.data_or_null<Acc<T>>(),
+                                                    .tokens = x.rows(),
+                                                    .seq = shape.seq,
+                                                    .heads = shape.heads,
+                                                    .kv_heads = shape.kv_heads,
+                                                    .head_dim = shape.head_dim,
+                                                    .rotary_dim = rope.rotary_dim});
     });
     if (!norm) return {dx};
     return {dx, dqw, dkw};

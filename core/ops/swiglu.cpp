@@ -1,7 +1,7 @@
+#include "kernels/swiglu.h"
 #include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
-#include "kernels/swiglu.h"
 
 namespace switchyard {
 

@@ -29,7 +29,8 @@ double schedule_factor(const ScheduleOptions& s, int64_t step) {
     case ScheduleKind::kCosine: return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * t));
     case ScheduleKind::kLinear: return 1 - (1 - floor) * t;
     case ScheduleKind::kWsd: {
-      const int64_t decay = std::max<int64_t>(1, std::llround(s.decay_fraction * static_cast<double>(s.steps)));
+      const int64_t decay =
+          std::max<int64_t>(1, std::llround(s.decay_fraction * static_cast<double>(s.steps)));
       const int64_t begin = s.steps - decay;
       if (step <= begin) return 1;
       return 1 - (1 - floor) * std::min(1.0, static_cast<double>(step - begin) / static_cast<double>(decay));
@@ -40,8 +41,11 @@ double schedule_factor(const ScheduleOptions& s, int64_t step) {
 
 void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace) {
   launch(grad, [&]<class T>(auto on) {
-    kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(), .x = grad.data<T>(),
-                                     .workspace = workspace.data<double>(), .n = grad.numel(), .square = true,
+    kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(),
+                                     .x = grad.data<T>(),
+                                     .workspace = workspace.data<double>(),
+                                     .n = grad.numel(),
+                                     .square = true,
                                      .accumulate = true});
   });
 }
@@ -50,10 +54,18 @@ void adamw_step(ParameterStore& store, const AdamWOptions& o, double lr, int64_t
   for (const Segment& s : store.segments()) {
     launch(s.value, [&]<class T>(auto on) {
       using A = Acc<T>;
-      kernels::run(on, kernels::AdamW<T>{.p = s.value.data<T>(), .master = s.master.data_or_null<A>(),
-                                         .m = s.m.data<A>(), .v = s.v.data<A>(), .grad = s.grad.data<A>(),
-                                         .clip = clip.data<A>(), .n = s.value.numel(), .step = step, .lr = lr,
-                                         .beta1 = o.beta1, .beta2 = o.beta2, .eps = o.eps,
+      kernels::run(on, kernels::AdamW<T>{.p = s.value.data<T>(),
+                                         .master = s.master.data_or_null<A>(),
+                                         .m = s.m.data<A>(),
+                                         .v = s.v.data<A>(),
+                                         .grad = s.grad.data<A>(),
+                                         .clip = clip.data<A>(),
+                                         .n = s.value.numel(),
+                                         .step = step,
+                                         .lr = lr,
+                                         .beta1 = o.beta1,
+                                         .beta2 = o.beta2,
+                                         .eps = o.eps,
                                          .weight_decay = s.decay ? o.weight_decay : 0.0});
     });
   }

@@ -12,7 +12,9 @@ double schedule_factor(const ScheduleOptions& schedule, int64_t step);
 // Sum of squares of a run of gradients, in double: [1] on the run's device. Fixed order of summation.
 void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace);
 
-// One update of every segment. `clip` is the coefficient of all gradients, [1] in Acc on the parameters' device.
-void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step, const Tensor& clip);
+// One update of every segment. `clip` is the coefficient of all gradients, [1] in Acc on the parameters'
+// device.
+void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step,
+                const Tensor& clip);
 
 }  // namespace switchyard

@@ -18,9 +18,9 @@ enum class ScheduleKind : uint8_t { kConstant, kCosine, kLinear, kWsd };
 // lr(step) = lr * factor(step), step from 1 to `steps`.
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kConstant;
-  int64_t warmup_steps = 0;   // linear from lr / warmup_steps to lr; may exceed `steps`
-  int64_t steps = 0;          // the whole run
-  double min_lr_ratio = 0;    // the last step's lr / lr
+  int64_t warmup_steps = 0;     // linear from lr / warmup_steps to lr; may exceed `steps`
+  int64_t steps = 0;            // the whole run
+  double min_lr_ratio = 0;      // the last step's lr / lr
   double decay_fraction = 0.2;  // WSD: the last part of the run, in which lr falls linearly
 };
 

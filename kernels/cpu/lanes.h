@@ -1,5 +1,5 @@
-// Sixteen numbers side by side, for sums over short rows. An `omp simd` reduction ends with one addition after
-// the other, and in bf16 it takes 32 elements at a time: over a head's 64 that is most of its time.
+// Sixteen numbers side by side, for sums over short rows. An `omp simd` reduction ends with one addition
+// after the other, and in bf16 it takes 32 elements at a time: over a head's 64 that is most of its time.
 #pragma once
 
 #include <cstring>

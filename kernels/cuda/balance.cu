@@ -26,8 +26,8 @@ __device__ A inverse_sum(const A* scores, int64_t experts) {
   return inverse(warp_reduce(sum));
 }
 
-// scale * the sum over the tokens of block blockIdx.z of segment blockIdx.x, for the experts of tile blockIdx.y, to
-// out[blockIdx.z, s, e]. A warp walks every 32nd token.
+// scale * the sum over the tokens of block blockIdx.z of segment blockIdx.x, for the experts of tile
+// blockIdx.y, to out[blockIdx.z, s, e]. A warp walks every 32nd token.
 template <class A>
 __global__ void mean_kernel(BalanceForward<A> a, A* out, A scale_by) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

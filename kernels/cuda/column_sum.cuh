@@ -6,7 +6,8 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int kSumThreads = 256;  // of a block: blockDim.x across columns, blockDim.y rows side by side
+inline constexpr int kSumThreads =
+    256;  // of a block: blockDim.x across columns, blockDim.y rows side by side
 
 // `value.template operator()<V>(r, c, out)` writes the values at columns c .. c + V - 1 of row r.
 template <int V, class A, class Value>
@@ -57,8 +58,8 @@ void launch_column_sum(Cuda on, A* out, A* partial, int64_t stride, int64_t rows
   while (lanes < kWarp && int64_t{lanes} * V < cols) lanes *= 2;
   dim3 grid = grid_of(ceil_div<int64_t>(cols, lanes * V));
   grid.y = static_cast<unsigned>(blocks);
-  launch_kernel(column_partials<V, A, Value>, grid, dim3(lanes, kSumThreads / lanes), 0, on.stream, partial, stride,
-                rows, cols, value);
+  launch_kernel(column_partials<V, A, Value>, grid, dim3(lanes, kSumThreads / lanes), 0, on.stream, partial,
+                stride, rows, cols, value);
   launch_kernel(add_partials<A>, map_grid(cols), kMapThreads, 0, on.stream, out, partial, stride, cols,
                 blocks);
 }

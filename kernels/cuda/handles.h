@@ -23,7 +23,7 @@ struct CudaHandles {
       nullptr;  // of cuBLAS; fixed, so that a repeated call takes the same algorithm and the same bits
   int multiprocessors = 0;
   int compute_capability = 0;  // 10 * major + minor
-  bool allow_wgmma = true;  // grouped bf16 products by the Hopper kernel instead of the mma.sync one
+  bool allow_wgmma = true;     // grouped bf16 products by the Hopper kernel instead of the mma.sync one
   bool allow_tf32 =
       false;  // true: float32 products on tensor cores with 10-bit mantissas (relative error near 3e-4)
 };

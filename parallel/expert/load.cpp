@@ -34,14 +34,18 @@ double LayerLoad::drop_rate() const {
   return all == 0 ? 0 : static_cast<double>(all - stayed) / static_cast<double>(all);
 }
 
-double LayerLoad::router_entropy() const { return tokens == 0 ? 0 : entropy_sum / static_cast<double>(tokens); }
+double LayerLoad::router_entropy() const {
+  return tokens == 0 ? 0 : entropy_sum / static_cast<double>(tokens);
+}
 int64_t LayerLoad::dead_experts() const { return std::count(assigned.begin(), assigned.end(), 0); }
 
 namespace {
 
 void sum_into(const Tensor& to, const Tensor& x, const Tensor& workspace) {
   launch_wide(x, [&]<class A>(auto on) {
-    kernels::run(on, kernels::Sum<A>{.sum = to.data<double>(), .x = x.data<A>(), .workspace = workspace.data<double>(),
+    kernels::run(on, kernels::Sum<A>{.sum = to.data<double>(),
+                                     .x = x.data<A>(),
+                                     .workspace = workspace.data<double>(),
                                      .n = x.numel()});
   });
 }
@@ -83,7 +87,8 @@ std::vector<T> joined(const std::vector<Tensor>& parts) {
 LayerLoad& load_of(std::vector<LayerLoad>& loads, int64_t layer, int64_t experts) {
   auto found = std::find_if(loads.begin(), loads.end(), [&](const LayerLoad& l) { return l.layer == layer; });
   if (found != loads.end()) return *found;
-  loads.push_back({.layer = layer, .assigned = std::vector<int64_t>(experts), .kept = std::vector<int64_t>(experts)});
+  loads.push_back(
+      {.layer = layer, .assigned = std::vector<int64_t>(experts), .kept = std::vector<int64_t>(experts)});
   return loads.back();
 }
 
@@ -110,7 +115,8 @@ std::vector<LayerLoad> LoadRecorder::take() {
     load.tokens += e.tokens;
   }
   entries_.clear();
-  std::sort(loads.begin(), loads.end(), [](const LayerLoad& x, const LayerLoad& y) { return x.layer < y.layer; });
+  std::sort(loads.begin(), loads.end(),
+            [](const LayerLoad& x, const LayerLoad& y) { return x.layer < y.layer; });
   return loads;
 }
 

@@ -1,5 +1,5 @@
-// What every MoE layer saw in a step: assignments and drops per expert, entropy of the router, auxiliary losses. Kept on
-// the device and read in one go when the step ends.
+// What every MoE layer saw in a step: assignments and drops per expert, entropy of the router, auxiliary
+// losses. Kept on the device and read in one go when the step ends.
 #pragma once
 
 #include <vector>
@@ -15,7 +15,7 @@ struct LayerLoad {
   std::vector<int64_t> assigned, kept;  // pairs per expert, before and after drops
   double entropy_sum = 0;               // nats, over tokens
   int64_t tokens = 0;
-  double aux_loss = 0, z_loss = 0;      // with their coefficients
+  double aux_loss = 0, z_loss = 0;  // with their coefficients
 
   LayerLoad& operator+=(const LayerLoad& other);  // of the same layer
 

@@ -21,10 +21,10 @@ struct MoeOptions {
   bool shared_expert_gate = false;
 
   kernels::ScoreFunction score_function = kernels::ScoreFunction::kSoftmax;
-  bool pre_softmax = true;      // softmax over all experts, then top-k (false: softmax over the chosen)
-  bool normalize_topk = true;   // divide the chosen scores by their sum
+  bool pre_softmax = true;     // softmax over all experts, then top-k (false: softmax over the chosen)
+  bool normalize_topk = true;  // divide the chosen scores by their sum
   double topk_scaling_factor = 1;
-  int64_t num_groups = 1;       // group-limited choice: search only the group_topk best of num_groups groups
+  int64_t num_groups = 1;  // group-limited choice: search only the group_topk best of num_groups groups
   int64_t group_topk = 1;
 
   double capacity_factor = 0;       // 0: dropless. Capacity counts the tokens of one micro-batch
@@ -35,13 +35,13 @@ struct MoeOptions {
   std::vector<Balance> balance;  // empty: no balance loss
   double aux_loss_coeff = 0;     // of every kind in `balance`
   double z_loss_coeff = 0;
-  bool expert_bias = false;      // a selection bias per expert (aux-loss-free balancing)
-  double bias_update_rate = 0;   // moves the bias once per global batch
-  double jitter_eps = 0;         // router input * U[1 - eps, 1 + eps], training only
-  bool noisy_gate = false;       // logits + N(0, 1) * softplus(x W_noise), W_noise trained; training only
+  bool expert_bias = false;     // a selection bias per expert (aux-loss-free balancing)
+  double bias_update_rate = 0;  // moves the bias once per global batch
+  double jitter_eps = 0;        // router input * U[1 - eps, 1 + eps], training only
+  bool noisy_gate = false;      // logits + N(0, 1) * softplus(x W_noise), W_noise trained; training only
 
-  double dense_weight = 0;       // hybrid block: y = a * Dense(x) + (1 - a) * MoE(x); 0: no dense branch
-  bool force_balance = false;    // benchmarks only: experts in turn
+  double dense_weight = 0;     // hybrid block: y = a * Dense(x) + (1 - a) * MoE(x); 0: no dense branch
+  bool force_balance = false;  // benchmarks only: experts in turn
 };
 
 }  // namespace switchyard

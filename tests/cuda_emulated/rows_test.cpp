@@ -39,15 +39,16 @@ TYPED_TEST(RowKernels, RmsNormBackward) {
   using A = Acc<T>;
   for (auto [rows, cols] : kShapes)
     expect_same([rows = rows, cols = cols](auto& bench) {
-      run(bench.on(), RmsNormBackward<T>{.dx = bench.template output<T>(rows * cols),
-                                         .dw = bench.template output<A>(random_vector<A>(cols, 5)),
-                                         .dy = bench.input(random_vector<T>(rows * cols, 1)),
-                                         .x = bench.input(random_vector<T>(rows * cols, 2)),
-                                         .w = bench.input(random_vector<T>(cols, 3)),
-                                         .rstd = bench.input(random_vector<A>(rows, 4, 0.5, 2)),
-                                         .workspace = bench.input(std::vector<A>(RmsNormBackward<T>::kBlocks * cols)),
-                                         .rows = rows,
-                                         .cols = cols});
+      run(bench.on(),
+          RmsNormBackward<T>{.dx = bench.template output<T>(rows * cols),
+                             .dw = bench.template output<A>(random_vector<A>(cols, 5)),
+                             .dy = bench.input(random_vector<T>(rows * cols, 1)),
+                             .x = bench.input(random_vector<T>(rows * cols, 2)),
+                             .w = bench.input(random_vector<T>(cols, 3)),
+                             .rstd = bench.input(random_vector<A>(rows, 4, 0.5, 2)),
+                             .workspace = bench.input(std::vector<A>(RmsNormBackward<T>::kBlocks * cols)),
+                             .rows = rows,
+                             .cols = cols});
     });
 }
 
@@ -87,8 +88,8 @@ void norm_rope(B& bench, const Heads& h) {
                           kNorm ? bench.template output<A>(random_vector<A>(h.head_dim, 7)) : nullptr,
                           bench.input(random_vector<T>(h.tokens * row, 8)), x, q, k,
                           bench.input(random_vector<A>(normed, 9, 0.5, 2)), cos, sin,
-                          bench.input(std::vector<A>(NormRopeBackward<T>::kBlocks * 2 * h.head_dim)), h.tokens, h.seq, h.heads,
-                          h.kv_heads, h.head_dim, h.rotary_dim});
+                          bench.input(std::vector<A>(NormRopeBackward<T>::kBlocks * 2 * h.head_dim)),
+                          h.tokens, h.seq, h.heads, h.kv_heads, h.head_dim, h.rotary_dim});
 }
 
 TYPED_TEST(RowKernels, RopeWithNorm) {

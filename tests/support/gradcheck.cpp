@@ -74,7 +74,9 @@ double gradient_error(const std::function<Var(const Vars&)>& f, const Tensors& i
       numeric.data<double>()[j] = (above - below) / (2 * step);
     }
     const Tensor& grad = leaves[i].grad();
-    worst = std::max(worst, grad.defined() ? relative_error(grad, numeric) : relative_error(Tensor::zeros(x.shape(), DType::kF64, Device::kCpu), numeric));
+    worst = std::max(
+        worst, grad.defined() ? relative_error(grad, numeric)
+                              : relative_error(Tensor::zeros(x.shape(), DType::kF64, Device::kCpu), numeric));
   }
   return worst;
 }

@@ -17,8 +17,10 @@ const char* prefix_of(Kind kind) {
   return "";
 }
 
-TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece, Kind kind) {
-  return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(), [&store, &parameter, &piece, kind](const Emit& emit) {
+TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece,
+                       Kind kind) {
+  return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(),
+          [&store, &parameter, &piece, kind](const Emit& emit) {
             const std::vector<float> values = store.read(parameter, piece, kind);
             emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
           }};
@@ -30,8 +32,9 @@ void for_own_pieces(const ParameterStore& store, const Mesh& mesh, F&& f) {
   int64_t turn = 0;
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) {
-      const bool own = p.spec.placement == Placement::kExpert ? mesh.edp.rank() == 0
-                                                              : turn++ % mesh.world.size() == mesh.world.rank();
+      const bool own = p.spec.placement == Placement::kExpert
+                           ? mesh.edp.rank() == 0
+                           : turn++ % mesh.world.size() == mesh.world.rank();
       if (own) f(p, piece);
     }
   }
@@ -66,8 +69,8 @@ std::string write_moments(CheckpointWriter& writer, const ParameterStore& store,
 std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name, const Shape& shape) {
   const TensorEntry& entry = reader.entry(name);
   if (entry.shape != shape.vector()) {
-    fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is ", to_string(Shape(entry.shape)), ", the model has ",
-         to_string(shape));
+    fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is ", to_string(Shape(entry.shape)),
+         ", the model has ", to_string(shape));
   }
   std::vector<float> values(shape.numel());
   reader.read(name, values.data(), DType::kF32);
@@ -79,7 +82,8 @@ bool is_training_state(const std::string& name) {
   return name.ends_with(".mlp.gate.load_excess") || name.ends_with(".mlp.gate.noise_weight");
 }
 
-void load(CheckpointReader& reader, ParameterStore& store, Kind kind, MissingState missing = MissingState::kRefuse) {
+void load(CheckpointReader& reader, ParameterStore& store, Kind kind,
+          MissingState missing = MissingState::kRefuse) {
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) {
       const bool may_lack = missing == MissingState::kZero && is_training_state(piece.name);
@@ -137,7 +141,8 @@ void load_weights(CheckpointReader& reader, ParameterStore& store, MissingState 
   load(reader, store, Kind::kValue, missing);
   for (const ParameterStore::Buffer& b : store.buffers()) {
     if (missing == MissingState::kZero && !reader.contains(b.name)) continue;
-    if (!reader.contains(b.name)) fail(Fault::kData, reader.directory().string(), ": tensor ", b.name, " is missing");
+    if (!reader.contains(b.name))
+      fail(Fault::kData, reader.directory().string(), ": tensor ", b.name, " is missing");
     const std::vector<float> values = read_tensor(reader, b.name, b.shape);
     upload(b.var.value().raw(), b.var.device(), values.data(), b.var.value().bytes());
   }

@@ -1,4 +1,5 @@
-// A ParameterStore's logical tensors to and from checkpoints. Names are global, so any layout reads what any other wrote.
+// A ParameterStore's logical tensors to and from checkpoints. Names are global, so any layout reads what any
+// other wrote.
 //
 //   weights      NAME                     F32 (the masters', where there are masters)
 //   optimizer    adam_m.NAME, adam_v.NAME F32
@@ -10,18 +11,21 @@
 
 namespace switchyard {
 
-// All ranks. Each writes a share: replicated tensors in turn, experts by the first of their replicas. `texts` (file name ->
-// contents) is rank 0's. Atomic: an error or a kill leaves the previous checkpoints as they were.
+// All ranks. Each writes a share: replicated tensors in turn, experts by the first of their replicas. `texts`
+// (file name -> contents) is rank 0's. Atomic: an error or a kill leaves the previous checkpoints as they
+// were.
 void save_checkpoint(const fs::path& directory, int64_t step, const ParameterStore& store, const Mesh& mesh,
                      const std::map<std::string, std::string>& texts);
 
-// Weights, buffers and, if asked for, moments of this rank's parameters. Strict: a missing, unknown or wrongly shaped
-// tensor is Error{kData}.
+// Weights, buffers and, if asked for, moments of this rank's parameters. Strict: a missing, unknown or
+// wrongly shaped tensor is Error{kData}.
 enum class MissingState : uint8_t {
   kRefuse,
-  kZero,  // a new run from a checkpoint's weights, which adds a selection bias, gate noise or the like, or does without
+  kZero,  // a new run from a checkpoint's weights, which adds a selection bias, gate noise or the like, or
+          // does without
 };
-void load_weights(CheckpointReader& reader, ParameterStore& store, MissingState missing = MissingState::kRefuse);
+void load_weights(CheckpointReader& reader, ParameterStore& store,
+                  MissingState missing = MissingState::kRefuse);
 void load_moments(CheckpointReader& reader, ParameterStore& store);
 
 }  // namespace switchyard

@@ -21,14 +21,18 @@ int run_generate(const GenerateArgs& args) {
   std::vector<int32_t> ids = loaded.tokenizer->encode(args.prompt);
   if (ids.empty()) {
     // No prompt: the model begins as after the end of a document.
-    const std::optional<int32_t> start = loaded.tokenizer->bos() ? loaded.tokenizer->bos() : loaded.tokenizer->eos();
+    const std::optional<int32_t> start =
+        loaded.tokenizer->bos() ? loaded.tokenizer->bos() : loaded.tokenizer->eos();
     if (!start) fail(Fault::kUsage, "--prompt is empty, and the tokenizer has no token to begin with");
     ids.push_back(*start);
   }
   StreamDecoder decoder(*loaded.tokenizer);
   print(args.prompt);
   generate(*loaded.model, ids, loaded.tokenizer->eos(),
-           {.max_tokens = args.max_tokens, .temperature = args.temperature, .top_k = args.top_k, .seed = args.seed},
+           {.max_tokens = args.max_tokens,
+            .temperature = args.temperature,
+            .top_k = args.top_k,
+            .seed = args.seed},
            make_self(), [&](int32_t id) { print(decoder.push(id)); });
   print(decoder.finish() + "\n");
   return 0;

@@ -23,7 +23,8 @@ std::vector<int32_t> parse_line(const std::string& line, const std::string& wher
       fail(Fault::kData, where, ":", at - line.data() + 1, ": a token id is expected");
     }
     if (id < 0 || id >= vocab) {
-      fail(Fault::kData, where, ":", at - line.data() + 1, ": token ", id, " is not in the vocabulary of ", vocab);
+      fail(Fault::kData, where, ":", at - line.data() + 1, ": token ", id, " is not in the vocabulary of ",
+           vocab);
     }
     ids.push_back(static_cast<int32_t>(id));
     at = next;
@@ -62,9 +63,11 @@ int run_score(const ScoreArgs& args) {
   const auto lines = read_lines(args.tokens, vocab);
   std::vector<TensorSource> tensors;
   for (size_t i = 0; i < lines.size(); ++i) {
-    tensors.push_back({"logits." + std::to_string(i), FileDType::kF32,
-                       {static_cast<int64_t>(lines[i].size()), vocab},
-                       [&model = *loaded.model, &ids = lines[i]](const Emit& emit) { emit_logits(model, ids, emit); }});
+    tensors.push_back(
+        {"logits." + std::to_string(i),
+         FileDType::kF32,
+         {static_cast<int64_t>(lines[i].size()), vocab},
+         [&model = *loaded.model, &ids = lines[i]](const Emit& emit) { emit_logits(model, ids, emit); }});
   }
   write_safetensors(args.out, std::move(tensors));
   return 0;

@@ -35,8 +35,8 @@ bool any_rank(const Group& world, const std::function<bool()>& stopped) {
 
 }  // namespace
 
-Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer, int64_t micro_batch,
-                    int64_t max_samples, const Group& world, LoadRecorder* loads,
+Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer,
+                    int64_t micro_batch, int64_t max_samples, const Group& world, LoadRecorder* loads,
                     const std::function<bool()>& stopped) {
   NoGrad guard;
   int64_t samples = data.evaluation_samples();
@@ -55,7 +55,8 @@ Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokeniz
   }
   double totals[3] = {sums.loss, sums.tokens, sums.bytes};
   world->all_reduce(totals, 3, DType::kF64);
-  Evaluation result{totals[0] / std::max(totals[1], 1.0), static_cast<int64_t>(totals[1]), std::nullopt, {}, true};
+  Evaluation result{
+      totals[0] / std::max(totals[1], 1.0), static_cast<int64_t>(totals[1]), std::nullopt, {}, true};
   if (totals[2] > 0) result.bits_per_byte = totals[0] / std::numbers::ln2 / totals[2];
   return result;
 }

@@ -37,7 +37,8 @@ int32_t draw(const float* logits, int64_t vocab, const GenerationOptions& o, uin
 }  // namespace
 
 void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<int32_t> stop,
-              const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit) {
+              const GenerationOptions& options, const Group& world,
+              const std::function<void(int32_t)>& emit) {
   CHECK(!ids.empty(), "nothing to continue");
   NoGrad guard;
   for (int64_t i = 0; i < options.max_tokens; ++i) {

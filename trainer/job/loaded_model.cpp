@@ -8,8 +8,8 @@
 namespace switchyard {
 
 LoadedModel load_model(const std::string& path) {
-  CheckpointReader reader(
-      resolve_checkpoint(path, [](const std::string& m) { fmt::print(stderr, "switchyard: warning: {}\n", m); }));
+  CheckpointReader reader(resolve_checkpoint(
+      path, [](const std::string& m) { fmt::print(stderr, "switchyard: warning: {}\n", m); }));
   const std::string where = reader.directory().string() + "/";
   LoadedModel loaded;
   loaded.options = model_from_text(reader.text("model.txtpb"), where + "model.txtpb");
@@ -17,7 +17,8 @@ LoadedModel load_model(const std::string& path) {
   if (reader.has_text("tokenizer.json")) {
     loaded.tokenizer = load_tokenizer_json(reader.text("tokenizer.json"), where + "tokenizer.json");
   }
-  if (reader.has_text("config.txtpb")) loaded.config = parse_config(reader.text("config.txtpb"), where + "config.txtpb");
+  if (reader.has_text("config.txtpb"))
+    loaded.config = parse_config(reader.text("config.txtpb"), where + "config.txtpb");
   const Group self = make_self();
   loaded.store = std::make_unique<ParameterStore>();
   loaded.model = std::make_unique<Transformer>(*loaded.store, loaded.options, DType::kF32, Axis{self, self});

@@ -40,15 +40,16 @@ void Progress::step(const StepMetrics& m) {
     dropped = std::max(dropped, l.drop_rate());
     dead += l.dead_experts();
   }
-  std::string line = fmt::format("step {}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.0f} tok/s", m.step, last_,
-                                 m.loss, m.lr, m.grad_norm, m.tokens_per_second);
+  std::string line = fmt::format("step {}/{} | loss {:.4f} | lr {:.2e} | norm {:.3f} | {:.0f} tok/s", m.step,
+                                 last_, m.loss, m.lr, m.grad_norm, m.tokens_per_second);
   if (!m.layers.empty()) {
     line += fmt::format(" | max vio {:.2f}", violation);
     if (dropped > 0) line += fmt::format(" | drop {:.1f}%", 100 * dropped);
     if (dead > 0) line += fmt::format(" | dead {}", dead);
     line += fmt::format(" | exch {:.1f}%", 100 * m.exchange_seconds / m.step_seconds);
   }
-  line += fmt::format(" | {:.0f} MiB | eta {}", static_cast<double>(m.peak_memory_bytes) / (1 << 20), eta(m.step));
+  line += fmt::format(" | {:.0f} MiB | eta {}", static_cast<double>(m.peak_memory_bytes) / (1 << 20),
+                      eta(m.step));
   say(line);
 }
 

@@ -4,7 +4,8 @@ namespace switchyard {
 
 Attention::Attention(ParameterStore& store, const ModelOptions& o, const std::string& prefix, DType dtype)
     : qk_norm_(o.qk_norm), eps_(o.rms_norm_eps) {
-  const int64_t d = o.hidden_size, q = o.num_attention_heads * o.head_dim, kv = o.num_key_value_heads * o.head_dim;
+  const int64_t d = o.hidden_size, q = o.num_attention_heads * o.head_dim,
+                kv = o.num_key_value_heads * o.head_dim;
   qkv_ = store.add({.name = prefix + "qkv",
                     .shape = {q + 2 * kv, d},
                     .pieces = {{prefix + "q_proj.weight", 0, {q, d}},
@@ -29,8 +30,8 @@ Attention::Attention(ParameterStore& store, const ModelOptions& o, const std::st
                     .stddev = o.initializer_range});
   if (o.qk_norm == QkNorm::kNone) return;
   const bool whole = o.qk_norm == QkNorm::kWhole;
-  q_norm_ = store.add_norm( prefix + "q_norm.weight", whole ? q : o.head_dim, dtype);
-  k_norm_ = store.add_norm( prefix + "k_norm.weight", whole ? kv : o.head_dim, dtype);
+  q_norm_ = store.add_norm(prefix + "q_norm.weight", whole ? q : o.head_dim, dtype);
+  k_norm_ = store.add_norm(prefix + "k_norm.weight", whole ? kv : o.head_dim, dtype);
 }
 
 // RMSNorm over the whole query and the whole key projection (OLMoE), before the heads are split.

@@ -16,9 +16,9 @@ struct ModelOptions {
   int64_t hidden_size = 0;
   int64_t num_layers = 0;
   int64_t num_attention_heads = 0;
-  int64_t num_key_value_heads = 0;   // default: num_attention_heads
-  int64_t head_dim = 0;              // default: hidden_size / num_attention_heads
-  int64_t intermediate_size = 0;     // of dense layers (and of the hybrid block's dense branch)
+  int64_t num_key_value_heads = 0;  // default: num_attention_heads
+  int64_t head_dim = 0;             // default: hidden_size / num_attention_heads
+  int64_t intermediate_size = 0;    // of dense layers (and of the hybrid block's dense branch)
   double rope_theta = 10000;
   double partial_rotary_factor = 1;  // the first head_dim * factor components rotate
   double rms_norm_eps = 1e-6;
@@ -30,10 +30,10 @@ struct ModelOptions {
   bool recompute = false;               // trades compute for memory, layer by layer
   bool mask_documents = false;          // attention stays within a document
 
-  std::optional<MoeOptions> moe;     // none: a dense model
-  int64_t first_dense_layers = 0;    // the first n layers are dense
-  int64_t moe_layer_interval = 1;    // after those: layer i is MoE iff (i + 1) % interval == 0
-  std::vector<int64_t> dense_layers; // and these are dense as well
+  std::optional<MoeOptions> moe;      // none: a dense model
+  int64_t first_dense_layers = 0;     // the first n layers are dense
+  int64_t moe_layer_interval = 1;     // after those: layer i is MoE iff (i + 1) % interval == 0
+  std::vector<int64_t> dense_layers;  // and these are dense as well
 
   bool is_moe(int64_t layer) const;
 };

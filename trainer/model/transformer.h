@@ -1,5 +1,5 @@
-// The decoder-only transformer: embedding, layers of attention and feed-forward (dense or MoE), norm, head. Qwen3-MoE
-// semantics by default; tensors have Hugging Face's names.
+// The decoder-only transformer: embedding, layers of attention and feed-forward (dense or MoE), norm, head.
+// Qwen3-MoE semantics by default; tensors have Hugging Face's names.
 #pragma once
 
 #include <memory>
@@ -32,8 +32,8 @@ class DecoderLayer {
  public:
   DecoderLayer(ParameterStore& store, const ModelOptions& options, int64_t layer, DType dtype, const Axis& ep,
                std::shared_ptr<ExchangeMeter> meter);
-  Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope, const Tensor& documents,
-                 ForwardContext& context) const;
+  Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
+                 const Tensor& documents, ForwardContext& context) const;
   const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
   const Vars& parameters() const { return parameters_; }
 

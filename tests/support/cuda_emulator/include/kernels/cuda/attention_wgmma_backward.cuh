@@ -1,4 +1,5 @@
-// Stands before kernels/cuda/attention_wgmma_backward.cuh on the include path: see attention_wgmma_forward.cuh beside it.
+// Stands before kernels/cuda/attention_wgmma_backward.cuh on the include path: see
+// attention_wgmma_forward.cuh beside it.
 #pragma once
 
 #include "kernels/attention.h"

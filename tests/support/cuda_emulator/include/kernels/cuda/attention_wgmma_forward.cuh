@@ -1,5 +1,5 @@
-// Stands before kernels/cuda/attention_wgmma_forward.cuh on the include path: wgmma and TMA are not emulated, and the
-// emulated device is an sm_80, which never gets here.
+// Stands before kernels/cuda/attention_wgmma_forward.cuh on the include path: wgmma and TMA are not emulated,
+// and the emulated device is an sm_80, which never gets here.
 #pragma once
 
 #include "kernels/attention.h"

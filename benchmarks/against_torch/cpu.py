@@ -6,8 +6,8 @@
     cpu.py --ranks 2 [--models small-moe8,small-moe64] [--routing free|balanced|skewed]
 
 Every system is a process of its own that waits until it is asked for steps (A B C A B C ...), so that a noisy machine
-disturbs all alike. A ratio is that of the medians of all steps but a process's first two. Losses are compared at the greatest
-step that both made: they started from the same weights and saw the same tokens.
+disturbs all alike. A ratio is that of the medians of the later half of each process's steps. Losses are compared at the
+greatest step that both made: they started from the same weights and saw the same tokens.
 
 --seconds is what a system may spend on a cell's steps: a slow one makes fewer, at least a second one. With --give-up one whose
 first step took longer than that makes no second one, and later cells of its precision go without it (PyTorch's bf16 on a

@@ -45,7 +45,8 @@ class Steps {
 
   nlohmann::ordered_json run(int steps) {
     const long faults = page_faults(), system = memory_stats(config_.device).system_allocations;
-    std::vector<double> seconds, losses, exchange, waiting;
+    std::vector<double> seconds, losses, exchange, waiting, overload;
+    std::vector<int64_t> moved;
     int64_t peak = 0;
     for (int i = 0; i < steps; ++i) {
       const int64_t step = ++step_;
@@ -57,18 +58,28 @@ class Steps {
       losses.push_back(m.loss);
       exchange.push_back(m.exchange_seconds);
       waiting.push_back(m.exchange_wait_seconds);
+      overload.push_back(mean_overload(m.layers));
+      moved.push_back(m.experts_moved);
       peak = m.peak_memory_bytes;
     }
     return {{"seconds", seconds},
             {"losses", losses},
             {"exchange_seconds", exchange},
             {"exchange_wait_seconds", waiting},
+            {"rank_overload", overload},
+            {"experts_moved", moved},
             {"peak_memory_bytes", peak},
             {"page_faults", page_faults() - faults},
             {"system_allocations", memory_stats(config_.device).system_allocations - system}};
   }
 
  private:
+  static double mean_overload(const std::vector<LayerLoad>& layers) {
+    double sum = 0;
+    for (const LayerLoad& load : layers) sum += load.rank_overload;
+    return layers.empty() ? 0 : sum / static_cast<double>(layers.size());
+  }
+
   static long page_faults() {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

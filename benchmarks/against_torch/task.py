@@ -93,9 +93,11 @@ def config_file(folder, precision, ranks):
 
 def write_config(name, precision, folder, ranks=1, routing="free"):
     vocab, d, layers, heads, kv, ffn, moe, sequence, _, batch = MODELS[name]
-    forced = {"skewed": "expert_bias: true", "balanced": "force_balance: true"}.get(routing, "")
+    # Skewed: nothing pulls the loads even again.
+    forced = {"free": "aux_loss_coeff: 1e-2", "balanced": "aux_loss_coeff: 1e-2 force_balance: true",
+              "skewed": "expert_bias: true bias_update_rate: 0"}[routing]
     experts = "" if moe is None else (f"moe {{ num_experts: {moe[0]} top_k: {moe[1]} moe_intermediate_size: {moe[2]} "
-                                      f"normalize_topk: true aux_loss_coeff: 1e-2 {forced} }}")
+                                      f"normalize_topk: true {forced} }}")
     optimizer = " ".join(f"{k}: {v}" for k, v in OPTIMIZER.items())
     config_file(folder, precision, ranks).write_text(f"""
 name: "{name}" precision: {precision}

@@ -16,7 +16,7 @@ BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
 
 
 def command(system, cell, folder):
-    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), eager or compiled."""
+    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-moving (experts change ranks), eager or compiled."""
     if system in ("eager", "compiled"):
         return [sys.executable, str(HERE / "torch_steps.py"), cell["model"], cell["precision"], str(cell["threads"]), system,
                 str(folder), cell["routing"], str(cell["ranks"])]
@@ -24,6 +24,8 @@ def command(system, cell, folder):
     line = [str(BUILD / "benchmarks/bench_steps"), str(config_file(folder, cell["precision"], ranks))]
     if cell["routing"] == "skewed":
         line.insert(1, "--skewed")
+    if system == "switchyard-moving":
+        line.append("parallel.rebalance_every_steps=4")
     if ranks == 1:
         return line
     return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line]

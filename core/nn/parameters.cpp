@@ -53,6 +53,13 @@ Var ParameterStore::add_buffer(const std::string& name, Shape shape) {
   return buffers_.back().var;
 }
 
+Parameter& ParameterStore::parameter(const std::string& name) {
+  const auto found = std::find_if(parameters_.begin(), parameters_.end(),
+                                  [&](const Parameter& p) { return p.spec.name == name; });
+  CHECK(found != parameters_.end(), "no parameter ", name);
+  return *found;
+}
+
 void ParameterStore::assign_segments() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];

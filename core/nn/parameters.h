@@ -69,6 +69,7 @@ class ParameterStore {
 
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  Parameter& parameter(const std::string& name);
   struct Buffer {
     std::string name;
     Shape shape;

@@ -49,6 +49,7 @@ Dispatcher::Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> 
       experts_(experts),
       begin_(first_expert(experts, ep_.size(), ep_.rank())),
       end_(first_expert(experts, ep_.size(), ep_.rank() + 1)),
+      slots_(first_slots(experts)),
       meter_(std::move(meter)),
       label_(std::move(label)),
       planned_load_(planned_load) {}
@@ -58,13 +59,20 @@ const ExpertHomes& Dispatcher::homes(Device device) const {
   std::vector<int32_t> rank(experts_), local(experts_);
   for (int r = 0; r < ep_.size(); ++r) {
     const int64_t first = first_expert(experts_, ep_.size(), r);
-    for (int64_t e = first; e < first_expert(experts_, ep_.size(), r + 1); ++e) {
-      rank[e] = r;
-      local[e] = static_cast<int32_t>(e - first);
+    for (int64_t s = first; s < first_expert(experts_, ep_.size(), r + 1); ++s) {
+      rank[slots_[s]] = r;
+      local[slots_[s]] = static_cast<int32_t>(s - first);
     }
   }
   homes_ = {Tensor::from(rank, {experts_}, device), Tensor::from(local, {experts_}, device), ep_.size()};
   return homes_;
+}
+
+void Dispatcher::place(Slots slots) {
+  CHECK(std::ssize(slots) == experts_ && is_permutation(slots), label_, ": ", slots.size(), " slots for ",
+        experts_, " experts");
+  slots_ = std::move(slots);
+  homes_ = {};
 }
 
 int64_t Dispatcher::to_others(const Counts& send) const { return total(send) - send[ep_.rank()]; }

@@ -12,6 +12,7 @@
 
 #include "core/ops.h"
 #include "parallel/collectives.h"
+#include "parallel/expert/slots.h"
 #include "parallel/mesh.h"
 
 namespace switchyard {
@@ -41,7 +42,11 @@ class Dispatcher {
              double planned_load = 1);
 
   int64_t local_experts() const { return end_ - begin_; }
-  int64_t first_local_expert() const { return begin_; }
+  int64_t expert(int64_t local) const { return slots_[begin_ + local]; }
+  const Slots& slots() const { return slots_; }
+  const Axis& axis() const { return ep_; }
+  // From now on the experts stand so; their weights are for the caller to move.
+  void place(Slots slots);
 
   // x [tokens, d]; expert and weight [tokens, top_k], -1 where a choice was dropped; `pairs`: the same,
   // sorted over all experts.
@@ -62,7 +67,8 @@ class Dispatcher {
   int64_t to_others(const Counts& send) const;
 
   Axis ep_;
-  int64_t experts_, begin_, end_;
+  int64_t experts_, begin_, end_;  // this rank's slots: [begin, end)
+  Slots slots_;
   std::shared_ptr<ExchangeMeter> meter_;
   std::string label_;
   double planned_load_;

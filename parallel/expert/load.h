@@ -16,6 +16,7 @@ struct LayerLoad {
   double entropy_sum = 0;               // nats, over tokens
   int64_t tokens = 0;
   double aux_loss = 0, z_loss = 0;  // with their coefficients
+  double rank_overload = 0;         // (fullest - mean) / mean of the pairs that the ranks of an ep group have
 
   LayerLoad& operator+=(const LayerLoad& other);  // of the same layer
 

@@ -63,7 +63,7 @@ ParameterSpec expert_spec(const MoeLayerSpec& spec, const Dispatcher& d, const s
                   .placement = Placement::kExpert,
                   .stddev = spec.expert_stddev};
   for (int64_t e = 0; e < d.local_experts(); ++e) {
-    const std::string expert = spec.prefix + "experts." + std::to_string(d.first_local_expert() + e) + ".";
+    const std::string expert = spec.prefix + "experts." + std::to_string(d.expert(e)) + ".";
     for (size_t i = 0; i < names.size(); ++i) {
       p.pieces.push_back(
           {expert + names[i] + ".weight", e * size + static_cast<int64_t>(i) * one.numel(), one});
@@ -107,7 +107,7 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
       rule_(route_rule(options)),
       dispatcher_(ep, options.num_experts, std::move(meter), "layer " + std::to_string(spec.layer),
                   planned_load(options, spec.moe_layers, ep.size())) {
-  const int64_t d = spec.hidden, m = options.moe_intermediate_size, e = options.num_experts;
+  const int64_t d = spec.hidden, e = options.num_experts;
   router_ = store.add({.name = spec.prefix + "gate",
                        .shape = {e, d},
                        .pieces = {{spec.prefix + "gate.weight", 0, {e, d}}},
@@ -122,8 +122,8 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
   }
   if (options.expert_bias) bias_ = store.add_buffer(spec.prefix + "gate.e_score_correction_bias", {e});
   if (has(options, Balance::kGlobal)) excess_ = store.add_buffer(spec.prefix + "gate.load_excess", {e});
-  gate_up_ = store.add(expert_spec(spec, dispatcher_, "gate_up", {m, d}, {"gate_proj", "up_proj"}));
-  down_ = store.add(expert_spec(spec, dispatcher_, "down", {d, m}, {"down_proj"}));
+  gate_up_ = store.add(gate_up_spec());
+  down_ = store.add(down_spec());
   if (options.shared_expert_intermediate_size > 0) {
     shared_.emplace(store, spec.prefix + "shared_expert.", d, options.shared_expert_intermediate_size,
                     spec.dtype, spec.expert_stddev);
@@ -137,6 +137,34 @@ MoeLayer::MoeLayer(ParameterStore& store, const MoeOptions& options, const MoeLa
   }
   if (options.dense_weight > 0) {
     dense_.emplace(store, spec.prefix + "dense.", d, spec.dense_intermediate, spec.dtype, spec.dense_stddev);
+  }
+}
+
+ParameterSpec MoeLayer::gate_up_spec() const {
+  return expert_spec(spec_, dispatcher_, "gate_up", {options_.moe_intermediate_size, spec_.hidden},
+                     {"gate_proj", "up_proj"});
+}
+
+ParameterSpec MoeLayer::down_spec() const {
+  return expert_spec(spec_, dispatcher_, "down", {spec_.hidden, options_.moe_intermediate_size},
+                     {"down_proj"});
+}
+
+void MoeLayer::place_experts(ParameterStore& store, const Slots& slots) {
+  dispatcher_.place(slots);
+  for (ParameterSpec spec : {gate_up_spec(), down_spec()})
+    store.parameter(spec.name).spec.pieces = std::move(spec.pieces);
+}
+
+void MoeLayer::move_experts(ParameterStore& store, const Slots& slots) {
+  const CommLabel scope("layer " + std::to_string(spec_.layer) + " moving experts");
+  const Slots before = dispatcher_.slots();
+  place_experts(store, slots);
+  for (const ParameterSpec& spec : {gate_up_spec(), down_spec()}) {
+    const Parameter& p = store.parameter(spec.name);
+    const Segment& s = store.segments()[p.segment];
+    for (const Tensor& run : {s.value, s.master, s.m, s.v})
+      if (run.defined()) move_rows(run.slice(p.offset, p.spec.shape), before, slots, dispatcher_.axis());
   }
 }
 

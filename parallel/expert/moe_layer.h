@@ -49,6 +49,13 @@ class MoeLayer {
   // Once per global batch, with its counts over all ranks. Selection bias of aux-loss-free balancing:
   // b += rate * sign(mean - count). Balance::kGlobal: the experts' shares, for the next global batch.
   void update_routing(const LayerLoad& load) const;
+  // Where its experts stand. place_experts: before weights are loaded; move_experts: with weights, masters
+  // and moments, on all ranks of the ep group, when no gradient is needed any more.
+  const Slots& slots() const { return dispatcher_.slots(); }
+  int ranks() const { return dispatcher_.axis().size(); }
+  void place_experts(ParameterStore& store, const Slots& slots);
+  void move_experts(ParameterStore& store, const Slots& slots);
+
   int64_t layer() const { return spec_.layer; }
   const MoeOptions& options() const { return options_; }
 
@@ -58,6 +65,8 @@ class MoeLayer {
   void add_losses(const Routing& routing, const Var& logits, ForwardContext& context,
                   LoadRecorder::Sample& sample) const;
   Var experts(const Var& rows, const RowGroups& groups) const;
+  ParameterSpec gate_up_spec() const;
+  ParameterSpec down_spec() const;
   void update_bias(const LayerLoad& load) const;
   void update_excess(const LayerLoad& load) const;
 

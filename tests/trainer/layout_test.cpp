@@ -36,6 +36,10 @@ constexpr Variant kVariants[] = {
     {"BalanceOfTheGlobalBatch", "model { moe { balance: GLOBAL aux_loss_coeff: 0.1 } }"},
     {"NoisyGate", "model { moe { noisy_gate: true } }"},
     {"UnevenExperts", "model { moe { num_experts: 6 pre_softmax: false } }"},
+    {"ExpertsMove",
+     "parallel { rebalance_every_steps: 2 } model { moe { num_experts: 8 capacity_factor: 1.1 "
+     "aux_loss_coeff: 0 "
+     "bias_update_rate: 0 } }"},
     {"TwoSequencesAMicroBatch",
      "train { global_batch_size: 8 micro_batch_size: 2 } model { mask_documents: true }"},
 };
@@ -70,6 +74,26 @@ TEST_P(LayoutTest, GivesTheTrainingOfOneRank) {
 
 INSTANTIATE_TEST_SUITE_P(Variants, LayoutTest, testing::ValuesIn(kVariants),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// And they did move, in the variant above.
+TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
+  Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
+  const auto overload = [&](int64_t every_steps) {
+    config.parallel.rebalance_every_steps = every_steps;
+    const TemporaryFolder folder;
+    train(config, {4, 4}, folder / "run");
+    std::ifstream lines(folder / "run/metrics.jsonl");
+    double sum = 0, moved = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const auto json = nlohmann::json::parse(line);
+      moved += json["experts_moved"].get<double>();
+      for (const auto& layer : json["layers"]) sum += layer["rank_overload"].get<double>();
+    }
+    EXPECT_EQ(moved > 0, every_steps > 0);
+    return sum;
+  };
+  EXPECT_LT(overload(2), 0.9 * overload(0));
+}
 
 TEST_F(OneConfig, RepeatsBitForBit) {
   EXPECT_EQ(run("", {1, 1}), run("", {1, 1}));

@@ -10,6 +10,7 @@
 #include "tests/trainer/temporary_folder.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/export/export_hf.h"
+#include "trainer/job/resume.h"
 
 namespace switchyard::test {
 namespace {
@@ -92,6 +93,42 @@ TEST_F(Resume, GateNoiseGoesOnBitForBit) {
   std::vector<float> weight(4 * 32);
   reader.read("model.layers.1.mlp.gate.noise_weight", weight.data(), DType::kF32);
   EXPECT_NE(weight, std::vector<float>(weight.size()));  // it is trained
+}
+
+// Stopped between two looks at the loads; experts stand where they stood, and the loads seen so far count.
+TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
+  const std::string moving =
+      "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
+      "rebalance_every_steps: 3 }";
+  for (const char* precision : {"precision: FP32 ", "precision: BF16 "}) {
+    const std::string name = precision, changes = precision + moving;
+    const Steps straight = run("straight" + name, {4, 4}, 14, changes);
+    run("halted" + name, {4, 4}, 7, changes);
+    const std::string state = read_text(checkpoint("halted" + name, 7) + "/state.json");
+    EXPECT_NE(state.find("expert_slots"), std::string::npos);
+    EXPECT_EQ(run("halted" + name, {4, 4}, 14, changes), straight);
+  }
+  const Steps alone = run("alone", {1, 1}, 14, moving);
+  run("spread", {4, 4}, 7, moving);
+  expect_same_training(run("spread", {2, 2}, 14, moving), alone, 1e-5);
+}
+
+TEST(ExpertStateOfARun, IsReadStrictly) {
+  const std::string loads = R"("expert_loads":[[1,2],[3,4]])";
+  const auto read = [](const std::string& text) { return read_expert_state(text, "state.json", 2, 2); };
+  const auto state = read(R"({"expert_slots":[[1,0],[0,1]],)" + loads + "}");
+  ASSERT_TRUE(state);
+  EXPECT_EQ(state->slots, (std::vector<Slots>{{1, 0}, {0, 1}}));
+  EXPECT_EQ(state->loads, (std::vector<std::vector<int64_t>>{{1, 2}, {3, 4}}));
+  EXPECT_FALSE(read(R"({"step":3})"));
+  const auto refused = [&](const std::string& text, const char* message) {
+    EXPECT_EQ(fault_of([&] { read(text); }, message), Fault::kData) << text;
+  };
+  refused(R"({"expert_slots":[[1,0]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
+  refused(R"({"expert_slots":[[1,0],[0]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
+  refused(R"({"expert_slots":[[1,"x"],[0,1]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
+  refused(R"({"expert_slots":[[1,0],[0,1]]})", "expert_loads is not 2 lists of 2 numbers");
+  refused(R"({"expert_slots":[[1,0],[1,1]],)" + loads + "}", "an expert is missing or stands twice");
 }
 
 TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {

@@ -98,6 +98,7 @@ void each_job_field(Visitor& v, Options& c) {
   v.group("parallel", c.parallel, [](auto& in, auto& o) {
     in("expert", o.expert, positive(1 << 16));
     in("timeout_seconds", o.timeout_seconds, above_zero(1e7));
+    in("rebalance_every_steps", o.rebalance_every_steps, kCount);
   });
   v.group("train", c.train, [](auto& in, auto& o) {
     in("steps", o.steps, kPositive);

@@ -48,6 +48,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     restore();
   });
   stepper_ = std::make_unique<TrainStep>(config_, *model_, *store_, mesh_);
+  if (experts_) stepper_->rebalancer().restore(experts_->loads);
   if (is_root()) {
     together(make_self(), [&] {
       metrics_.emplace(directory_.metrics(), step_);
@@ -129,6 +130,7 @@ void TrainingJob::restore() {
   if (resume_from_) {
     CheckpointReader reader(*resume_from_);
     check_resumable(reader);
+    place_experts(reader);
     load_weights(reader, *store_);
     load_moments(reader, *store_);
     step_ = saved_step_ = reader.step();
@@ -138,6 +140,15 @@ void TrainingJob::restore() {
     CheckpointReader reader(*init_from_, Verify::kAll);
     load_weights(reader, *store_, MissingState::kZero);
   }
+}
+
+void TrainingJob::place_experts(CheckpointReader& reader) {
+  const std::vector<MoeLayer*> layers = model_->moe_layers();
+  if (layers.empty() || !reader.has_text("state.json")) return;
+  experts_ = read_expert_state(reader.text("state.json"), reader.directory().string() + "/state.json",
+                               layers.size(), config_.model.moe->num_experts);
+  for (size_t i = 0; experts_ && i < layers.size(); ++i)
+    layers[i]->place_experts(*store_, experts_->slots[i]);
 }
 
 void TrainingJob::announce() {
@@ -248,17 +259,21 @@ void TrainingJob::sample_now(int64_t step) {
 }
 
 std::string TrainingJob::state_json(int64_t step) const {
-  return nlohmann::ordered_json{
-             {"step", step},
-             {"samples", step * config_.train.global_batch_size},
-             {"tokens", step * config_.train.global_batch_size * config_.train.sequence_length},
-             {"seed", config_.seed},
-             {"sequence_length", config_.train.sequence_length},
-             {"data_fingerprint", hex_of(train_->fingerprint())},
-             {"world_size", mesh_.world.size()},
-             {"expert_parallel", mesh_.ep.size()}}
-             .dump(2) +
-         "\n";
+  nlohmann::ordered_json state{
+      {"step", step},
+      {"samples", step * config_.train.global_batch_size},
+      {"tokens", step * config_.train.global_batch_size * config_.train.sequence_length},
+      {"seed", config_.seed},
+      {"sequence_length", config_.train.sequence_length},
+      {"data_fingerprint", hex_of(train_->fingerprint())},
+      {"world_size", mesh_.world.size()},
+      {"expert_parallel", mesh_.ep.size()}};
+  if (experts_ || config_.parallel.rebalance_every_steps > 0) {
+    ExpertState experts{{}, stepper_->rebalancer().seen()};
+    for (const MoeLayer* layer : model_->moe_layers()) experts.slots.push_back(layer->slots());
+    put(state, experts);
+  }
+  return state.dump(2) + "\n";
 }
 
 // --resume never in an old run's directory: once the new run has a checkpoint, the old one's must not win the

@@ -7,6 +7,7 @@
 #include "trainer/data/training_data.h"
 #include "trainer/job/evaluation.h"
 #include "trainer/job/progress.h"
+#include "trainer/job/resume.h"
 #include "trainer/job/run_directory.h"
 #include "trainer/job/step.h"
 #include "trainer/metrics/tensorboard/board.h"
@@ -40,6 +41,7 @@ class TrainingJob {
   void check_resumable(CheckpointReader& reader);
   void build_model();
   void restore();
+  void place_experts(CheckpointReader& reader);
   void announce();
 
   std::vector<int64_t> data_tokens(int64_t step);  // of each set of a blend, up to the step
@@ -68,6 +70,7 @@ class TrainingJob {
   std::optional<std::filesystem::path> resume_from_, init_from_;
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Transformer> model_;
+  std::optional<ExpertState> experts_;  // of the checkpoint that the run goes on from
   std::unique_ptr<TrainStep> stepper_;
   std::optional<MetricsFile> metrics_, evaluations_;  // rank 0
   std::optional<TensorBoard> board_;                  // rank 0, where the config wants it

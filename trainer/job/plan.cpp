@@ -107,7 +107,7 @@ Plan make_plan(Config config, int64_t world) {
   const Mesh mesh{planned_axis(ranks, "world"), planned_axis(ep, "ep"), planned_axis(ranks / ep, "edp")};
 
   ParameterStore store;
-  const Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);
+  Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);
   store.materialize(Device::kMeta, config.seed, true);
   for (const Segment& s : store.segments()) {
     plan.weights += s.value.bytes();

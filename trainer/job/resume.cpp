@@ -1,5 +1,6 @@
 #include "trainer/job/resume.h"
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
@@ -50,6 +51,38 @@ void check_same_run(CheckpointReader& reader, const Config& config, uint64_t dat
           "samples go on, and tokens are counted, as if it had been so from the start");
   if (state.contains("data_fingerprint") && state["data_fingerprint"] != hex_of(data_fingerprint))
     warn(where + ": was trained on other data than this config names");
+}
+
+void put(nlohmann::ordered_json& state, const ExpertState& experts) {
+  state["expert_slots"] = experts.slots;
+  state["expert_loads"] = experts.loads;
+}
+
+std::optional<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
+                                             int64_t experts) {
+  const auto state = nlohmann::json::parse(text, nullptr, false);
+  if (!state.is_object() || !state.contains("expert_slots")) return std::nullopt;
+  const auto lists = [&](const char* key) {
+    std::vector<std::vector<int64_t>> found;
+    try {
+      found = state.value(key, found);
+    } catch (const nlohmann::json::exception&) {
+      found.clear();
+    }
+    const bool right =
+        found.size() == layers && std::all_of(found.begin(), found.end(),
+                                              [&](const auto& list) { return std::ssize(list) == experts; });
+    if (!right) {
+      fail(Fault::kData, where, ": ", key, " is not ", layers, " lists of ", experts, " numbers");
+    }
+    return found;
+  };
+  ExpertState experts_at{lists("expert_slots"), lists("expert_loads")};
+  for (const Slots& slots : experts_at.slots) {
+    if (!is_permutation(slots))
+      fail(Fault::kData, where, ": expert_slots: an expert is missing or stands twice");
+  }
+  return experts_at;
 }
 
 void drop_later_samples(const std::filesystem::path& samples, int64_t last_step) {

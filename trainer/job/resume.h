@@ -2,7 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 
+#include "parallel/expert/slots.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/config.h"
 
@@ -14,6 +17,18 @@ namespace switchyard {
 // if it had been so from the start.
 void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
                     const Warn& warn);
+
+// Where experts stood and what was seen of their loads (parallel/expert/rebalance.h), per MoE layer; in
+// state.json of runs that move experts.
+struct ExpertState {
+  std::vector<Slots> slots;
+  std::vector<std::vector<int64_t>> loads;
+};
+void put(nlohmann::ordered_json& state, const ExpertState& experts);
+// From the text of a state.json, which `where` names. None: every expert stands in its own slot. Error{kData}
+// where it is not `layers` lists of `experts` slots and loads.
+std::optional<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
+                                             int64_t experts);
 
 // Removes step_NNNNNNNN.txt of steps after `last_step`, which will come again. Other files stay.
 void drop_later_samples(const std::filesystem::path& samples, int64_t last_step);

@@ -38,7 +38,7 @@ int64_t peak_memory_bytes(Device device) {
   return 0;
 }
 
-TrainStep::TrainStep(const Config& config, const Transformer& model, ParameterStore& store, const Mesh& mesh)
+TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& store, const Mesh& mesh)
     : config_(config),
       model_(model),
       store_(store),
@@ -46,6 +46,7 @@ TrainStep::TrainStep(const Config& config, const Transformer& model, ParameterSt
       plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(),
             mesh.world.rank()},
       reducer_(store, mesh),
+      rebalancer_(store, model.moe_layers(), config.parallel.rebalance_every_steps),
       sums_(Tensor::zeros({3}, DType::kF64, store.device())),
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())) {
   plan_.check();
@@ -152,12 +153,15 @@ void TrainStep::update(StepMetrics& metrics) {
 void TrainStep::collect_loads(StepMetrics& metrics) {
   metrics.layers = loads_.take();
   reduce(metrics.layers, mesh_.world.host);
-  const std::vector<const MoeLayer*> layers = model_.moe_layers();
+  const std::vector<MoeLayer*> layers = model_.moe_layers();
   for (size_t i = 0; i < metrics.layers.size(); ++i) {
-    layers[i]->update_routing(metrics.layers[i]);
-    metrics.aux_loss += metrics.layers[i].aux_loss;
-    metrics.z_loss += metrics.layers[i].z_loss;
+    LayerLoad& load = metrics.layers[i];
+    layers[i]->update_routing(load);
+    load.rank_overload = rank_overload(layers[i]->slots(), load.kept, layers[i]->ranks());
+    metrics.aux_loss += load.aux_loss;
+    metrics.z_loss += load.z_loss;
   }
+  metrics.experts_moved = rebalancer_.after_step(metrics.step, metrics.layers);
 }
 
 }  // namespace switchyard

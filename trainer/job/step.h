@@ -8,6 +8,7 @@
 
 #include "core/optim/adamw.h"
 #include "parallel/data/reducer.h"
+#include "parallel/expert/rebalance.h"
 #include "trainer/config.h"
 #include "trainer/metrics/step_metrics.h"
 #include "trainer/model/transformer.h"
@@ -19,7 +20,7 @@ DType compute_dtype(Precision precision);
 class TrainStep {
  public:
   // `bucket_bytes`: of the gradient reduction.
-  TrainStep(const Config& config, const Transformer& model, ParameterStore& store, const Mesh& mesh);
+  TrainStep(const Config& config, Transformer& model, ParameterStore& store, const Mesh& mesh);
 
   // `next` gives this rank's micro-batches, in order. Error{kNonFinite}, on every rank and before the update,
   // if loss or gradient norm is NaN or infinite.
@@ -29,6 +30,7 @@ class TrainStep {
   bool stop_agreed() const { return stop_agreed_; }
   int64_t micro_batches() const { return plan_.micro_batches(); }
   const MicroBatchPlan& plan() const { return plan_; }
+  Rebalancer& rebalancer() { return rebalancer_; }
 
  private:
   void accumulate(int64_t step, int64_t micro_batch, const Batch& batch);
@@ -39,12 +41,13 @@ class TrainStep {
   void collect_loads(StepMetrics& metrics);
 
   const Config& config_;
-  const Transformer& model_;
+  Transformer& model_;
   ParameterStore& store_;
   Mesh mesh_;
   MicroBatchPlan plan_;
   GradientReducer reducer_;
   LoadRecorder loads_;
+  Rebalancer rebalancer_;
   Tensor sums_;       // F64 [3]: cross-entropy, squares of replicated and of expert gradients
   Tensor workspace_;  // F64, of the sums
   bool stop_agreed_ = false;

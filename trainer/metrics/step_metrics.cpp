@@ -14,6 +14,7 @@ Json layer_json(const LayerLoad& load) {
   for (const int64_t n : load.assigned) loads.push_back(pairs == 0 ? 0 : static_cast<double>(n) / pairs);
   return {{"layer", load.layer},
           {"max_violation", load.max_violation()},
+          {"rank_overload", load.rank_overload},
           {"drop_rate", load.drop_rate()},
           {"router_entropy", load.router_entropy()},
           {"dead_experts", load.dead_experts()},
@@ -35,6 +36,7 @@ std::string to_json(const StepMetrics& m) {
             {"exchange_seconds", m.exchange_seconds},
             {"exchange_wait_seconds", m.exchange_wait_seconds},
             {"exchange_bytes", m.exchange_bytes},
+            {"experts_moved", m.experts_moved},
             {"gradient_bytes", m.gradient_bytes},
             {"peak_memory_bytes", m.peak_memory_bytes},
             {"layers", layers}};

@@ -133,4 +133,12 @@ std::vector<const MoeLayer*> Transformer::moe_layers() const {
   return found;
 }
 
+std::vector<MoeLayer*> Transformer::moe_layers() {
+  std::vector<MoeLayer*> found;
+  for (DecoderLayer& layer : layers_) {
+    if (layer.moe() != nullptr) found.push_back(layer.moe());
+  }
+  return found;
+}
+
 }  // namespace switchyard

@@ -35,6 +35,7 @@ class DecoderLayer {
   Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
                  const Tensor& documents, ForwardContext& context) const;
   const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
+  MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   const Vars& parameters() const { return parameters_; }
 
  private:
@@ -60,6 +61,7 @@ class Transformer {
 
   const ModelOptions& options() const { return options_; }
   std::vector<const MoeLayer*> moe_layers() const;
+  std::vector<MoeLayer*> moe_layers();
   ExchangeMeter& meter() const { return *meter_; }
 
  private:

@@ -47,7 +47,7 @@ SCALARS = {  # tag: the figure of metrics.jsonl
     "moe/dead_experts": lambda m: sum(x["dead_experts"] for x in m["layers"]),
 }
 for layer in range(LAYERS):
-    for name in ("max_violation", "router_entropy", "drop_rate", "dead_experts"):
+    for name in ("max_violation", "rank_overload", "router_entropy", "drop_rate", "dead_experts"):
         SCALARS[f"moe/layer_{layer:02}/{name}"] = lambda m, layer=layer, name=name: m["layers"][layer][name]
 PICTURED = [1, 3, 4, 6, 8, 9, 12]  # every third step, evaluations, the first and the last
 

@@ -27,6 +27,7 @@ void add_layers(Summary& to, const std::vector<LayerLoad>& layers) {
   double worst = 0, violation = 0, most_dropped = 0, dropped = 0, entropy = 0, dead = 0;
   for (const LayerLoad& load : layers) {
     add_scalar(to, layer_tag(load.layer, "max_violation"), load.max_violation());
+    add_scalar(to, layer_tag(load.layer, "rank_overload"), load.rank_overload);
     add_scalar(to, layer_tag(load.layer, "router_entropy"), load.router_entropy());
     add_scalar(to, layer_tag(load.layer, "drop_rate"), load.drop_rate());
     add_scalar(to, layer_tag(load.layer, "dead_experts"), static_cast<double>(load.dead_experts()));

@@ -1,7 +1,9 @@
 #include "kernels/attention.h"
+
 #include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
+#include "kernels/attention_last.h"
 
 namespace switchyard {
 
@@ -48,6 +50,16 @@ Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor
   return record("attention", o, {qkv}, [=](const Tensor& d_o) -> Tensors {
     return {attention_backward(d_o, o, x, lse, documents, shape)};
   });
+}
+
+Tensor attention_of_last(const Tensor& qkv, const kernels::AttentionShape& shape) {
+  CHECK(shape.batch == 1 && qkv.cols() == shape.row() && qkv.rows() == shape.seq, to_string(qkv.shape()), ", row ",
+        shape.row(), ", seq ", shape.seq);
+  const Tensor o = Tensor::empty({1, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
+  launch(qkv, [&]<class T>(auto on) {
+    kernels::run(on, kernels::AttentionLast<T>{.o = o.data<T>(), .qkv = qkv.data<T>(), .shape = shape});
+  });
+  return o;
 }
 
 }  // namespace switchyard

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/random.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 
@@ -37,15 +38,22 @@ int32_t draw(const float* logits, int64_t vocab, const GenerationOptions& o, uin
 }  // namespace
 
 void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<int32_t> stop,
-              const GenerationOptions& options, const Group& world,
-              const std::function<void(int32_t)>& emit) {
+              const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit,
+              const std::function<bool()>& interrupted) {
   CHECK(!ids.empty(), "nothing to continue");
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= model.options().vocab_size)
+      fail(Fault::kData, "token ", id, " of the text to continue is not in the model's vocabulary of ",
+           model.options().vocab_size);
+  }
   NoGrad guard;
+  SequenceCache cache = model.make_cache(std::ssize(ids) + options.max_tokens, model.device());
   for (int64_t i = 0; i < options.max_tokens; ++i) {
+    if (any_rank(*world, interrupted)) return;
     const auto length = static_cast<int64_t>(ids.size());
-    Batch batch{ids, std::vector<int32_t>(ids.size(), -1), {}, 1, length};
     ForwardContext context;
-    const Tensor hidden = model.hidden(batch, context).value();
+    const Tensor hidden =
+        model.hidden({ids, std::vector<int32_t>(ids.size(), -1), {}, 1, length}, context, &cache).value();
     int32_t next = 0;
     if (world->rank() == 0) {
       const Tensor logits = model.logits(hidden, length - 1, 1);
@@ -53,7 +61,7 @@ void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<
     }
     world->broadcast(&next, 1, DType::kI32, 0);
     if (stop && next == *stop) return;
-    ids.push_back(next);
+    ids = {next};
     emit(next);
   }
 }

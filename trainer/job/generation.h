@@ -15,9 +15,10 @@ struct GenerationOptions {
   uint64_t seed = 1;
 };
 
-// Continues `ids` (not empty) until max_tokens or `stop`; calls `emit` for each new token. Collective over
-// `world`: rank 0 draws.
+// Continues `ids` (not empty; Error{kData} where one is not in the vocabulary) until max_tokens, `stop`, or
+// `interrupted` says so on any rank; calls `emit` for each new token. Collective over `world`: rank 0 draws.
 void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<int32_t> stop,
-              const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit);
+              const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit,
+              const std::function<bool()>& interrupted = nullptr);
 
 }  // namespace switchyard

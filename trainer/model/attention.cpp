@@ -43,12 +43,16 @@ Var Attention::whole_norm(const Var& qkv, const kernels::AttentionShape& shape) 
 }
 
 Var Attention::operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                          const Tensor& documents) const {
+                          const Tensor& documents, const Tensor& cache, int64_t cached) const {
   Var qkv = linear(x, qkv_, bias_);
   if (qk_norm_ == QkNorm::kWhole) qkv = whole_norm(qkv, shape);
   const bool per_head = qk_norm_ == QkNorm::kPerHead;
   qkv = norm_rope(qkv, per_head ? q_norm_ : Var(), per_head ? k_norm_ : Var(), rope, shape, eps_);
-  return linear(attention(qkv, shape, documents), out_);
+  if (cache.defined()) cache.rows(cached, shape.seq).copy_from(qkv.value());
+  if (cached == 0) return linear(attention(qkv, shape, documents), out_);
+  kernels::AttentionShape all = shape;
+  all.seq += cached;
+  return linear(Var(attention_of_last(cache.rows(0, all.seq), all)), out_);
 }
 
 }  // namespace switchyard

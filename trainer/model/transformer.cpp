@@ -48,14 +48,16 @@ DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t
     dense_.emplace(store, layer_prefix(layer) + "mlp.", o.hidden_size, o.intermediate_size, dtype,
                    o.initializer_range);
   }
-  for (const Parameter& p : store.parameters()) {
-    if (p.spec.name.starts_with(layer_prefix(layer))) parameters_.push_back(p.var);
-  }
+  const std::string prefix = layer_prefix(layer);
+  const std::vector<Parameter>& all = store.parameters();
+  for (size_t i = all.size(); i > 0 && all[i - 1].spec.name.starts_with(prefix); --i)  // the last that were added
+    parameters_.insert(parameters_.begin(), all[i - 1].var);
 }
 
 Var DecoderLayer::operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                             const Tensor& documents, ForwardContext& context) const {
-  const Var h = add(x, attention_(rms_norm(x, input_norm_, eps_), shape, rope, documents));
+                             const Tensor& documents, ForwardContext& context, const Tensor& cache,
+                             int64_t cached) const {
+  const Var h = add(x, attention_(rms_norm(x, input_norm_, eps_), shape, rope, documents, cache, cached));
   const Var n = rms_norm(h, post_norm_, eps_);
   return add(h, moe_ ? (*moe_)(n, context) : (*dense_)(n));
 }
@@ -98,7 +100,14 @@ Vars Transformer::run_layer(const DecoderLayer& layer, const Vars& x, const kern
   return {results[0]};
 }
 
-Var Transformer::hidden(const Batch& batch, ForwardContext& context) const {
+SequenceCache Transformer::make_cache(int64_t capacity, Device device) const {
+  const int64_t row = (options_.num_attention_heads + 2 * options_.num_key_value_heads) * options_.head_dim;
+  SequenceCache cache;
+  for (size_t i = 0; i < layers_.size(); ++i) cache.rows.push_back(Tensor::empty({capacity, row}, dtype_, device));
+  return cache;
+}
+
+Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCache* cache) const {
   const kernels::AttentionShape shape{.batch = batch.sequences,
                                       .seq = batch.sequence_length,
                                       .heads = options_.num_attention_heads,
@@ -111,7 +120,16 @@ Var Transformer::hidden(const Batch& batch, ForwardContext& context) const {
   if (options_.mask_documents && !batch.documents.empty()) {
     documents = Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x[0].device());
   }
-  for (const DecoderLayer& layer : layers_) x = run_layer(layer, x, shape, documents, context);
+  if (cache != nullptr) {
+    CHECK(batch.sequences == 1 && (cache->tokens == 0 || shape.seq == 1), cache->tokens, " cached, ", shape.seq, " new");
+    RopeTable table = rope(cache->tokens + shape.seq, x[0].device());
+    table = {table.cos.rows(cache->tokens, shape.seq), table.sin.rows(cache->tokens, shape.seq), table.rotary_dim};
+    for (size_t i = 0; i < layers_.size(); ++i)
+      x = {layers_[i](x[0], shape, table, documents, context, cache->rows[i], cache->tokens)};
+    cache->tokens += shape.seq;
+  } else {
+    for (const DecoderLayer& layer : layers_) x = run_layer(layer, x, shape, documents, context);
+  }
   return rms_norm(x[0], norm_, options_.rms_norm_eps);
 }
 

@@ -12,12 +12,19 @@
 
 namespace switchyard {
 
+// What the layers keep of the tokens of one sequence, so that the next token alone is computed: per layer the packed
+// rows (kernels/attention.h) [capacity, row].
+struct SequenceCache {
+  std::vector<Tensor> rows;
+  int64_t tokens = 0;  // so far
+};
+
 // q, k, v projections in one product, norm and rotation in one pass, flash attention, output projection.
 class Attention {
  public:
   Attention(ParameterStore& store, const ModelOptions& options, const std::string& prefix, DType dtype);
   Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                 const Tensor& documents) const;
+                 const Tensor& documents, const Tensor& cache, int64_t cached) const;
 
  private:
   Var whole_norm(const Var& qkv, const kernels::AttentionShape& shape) const;
@@ -33,7 +40,8 @@ class DecoderLayer {
   DecoderLayer(ParameterStore& store, const ModelOptions& options, int64_t layer, DType dtype, const Axis& ep,
                std::shared_ptr<ExchangeMeter> meter);
   Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                 const Tensor& documents, ForwardContext& context) const;
+                 const Tensor& documents, ForwardContext& context, const Tensor& cache = {},
+                 int64_t cached = 0) const;
   const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   const Vars& parameters() const { return parameters_; }
@@ -52,14 +60,17 @@ class Transformer {
   // Registers its parameters with `store`, which the caller materializes. dtype: of activations and weights.
   Transformer(ParameterStore& store, const ModelOptions& options, DType dtype, const Axis& ep);
 
-  // After the final norm: [tokens, hidden].
-  Var hidden(const Batch& batch, ForwardContext& context) const;
+  // After the final norm: [tokens, hidden]. With a cache, under NoGrad: `batch` is one sequence's first tokens, or its
+  // next one.
+  Var hidden(const Batch& batch, ForwardContext& context, SequenceCache* cache = nullptr) const;
+  SequenceCache make_cache(int64_t capacity, Device device) const;
   // Cross-entropy of the batch's targets, times `scale`.
   LossSum loss(const Batch& batch, ForwardContext& context, double scale) const;
   // float32 logits of `rows` rows of hidden() from `begin`, on the host: [rows, vocab].
   Tensor logits(const Tensor& hidden, int64_t begin, int64_t rows) const;
 
   const ModelOptions& options() const { return options_; }
+  Device device() const { return embedding_.device(); }
   std::vector<const MoeLayer*> moe_layers() const;
   std::vector<MoeLayer*> moe_layers();
   ExchangeMeter& meter() const { return *meter_; }

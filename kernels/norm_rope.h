@@ -13,6 +13,8 @@
 
 namespace switchyard::kernels {
 
+inline constexpr int64_t kMaxHeadDim = 1024;  // on a CPU a head's gradient stands on the stack
+
 template <class T>
 struct NormRopeForward {
   T* y;               // [tokens, (heads + 2 kv_heads) * head_dim]; may not alias x

@@ -16,6 +16,8 @@
 
 namespace switchyard::kernels {
 
+inline constexpr int64_t kMaxExperts = 4096;  // on a CPU a token's keys stand on the stack
+
 enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 
 struct RouteRule {

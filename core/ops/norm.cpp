@@ -42,6 +42,10 @@ Var rms_norm(const Var& x, const Var& w, double eps) {
 
 RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device) {
   const int64_t half = rotary_dim / 2;
+  if (device == Device::kMeta) {
+    const Tensor table = Tensor::empty({seq, half}, acc_of(dtype), device);
+    return {table, Tensor::empty({seq, half}, acc_of(dtype), device), rotary_dim};
+  }
   auto fill = [&]<class A>(double (*f)(double)) {
     std::vector<A> values(seq * half);
     for (int64_t t = 0; t < seq; ++t) {

@@ -8,8 +8,6 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 1024;  // a head's gradient stands on the stack
-
 template <class T>
 struct Angles {
   const Acc<T>* cos;  // [half]

@@ -7,8 +7,6 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kMaxExperts = 4096;  // a token's keys stand on the stack
-
 template <class A>
 constexpr A kTaken = -std::numeric_limits<A>::infinity();
 

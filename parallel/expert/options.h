@@ -30,6 +30,7 @@ struct MoeOptions {
   double capacity_factor = 0;       // 0: dropless. Capacity counts the tokens of one micro-batch
   double eval_capacity_factor = 0;  // 0: evaluation is dropless
   int64_t min_capacity = 0;
+  bool pad_to_capacity = false;  // asks for nothing: products over ragged groups need no rows of zeros
   kernels::DropPolicy token_drop_policy = kernels::DropPolicy::kProbs;
 
   std::vector<Balance> balance;  // empty: no balance loss

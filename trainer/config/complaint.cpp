@@ -12,6 +12,7 @@ namespace {
 
 // "at least 1", "above 0 and at most 1", "from 0 to below 1"
 std::string range_text(const Rule& rule) {
+  if (rule.low == rule.high) return fmt::format("{}", rule.low);
   std::string text = fmt::format("{} {}", rule.above ? "above" : "at least", rule.low);
   if (rule.high < kMost) text += fmt::format(" and {} {}", rule.below ? "below" : "at most", rule.high);
   return text;

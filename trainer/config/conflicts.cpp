@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/norm_rope.h"
+
 namespace switchyard::config {
 namespace {
 
 constexpr double kAbsurdBytes = 1LL << 50;       // of parameters
 constexpr double kAbsurdMicroBytes = 1LL << 44;  // of one activation of one micro-batch
 constexpr double kAbsurdTokens = 1LL << 62;
+constexpr double kAbsurdChoices = 1 << 27;  // of one micro-batch's tokens: they are numbered with 32 bits
+constexpr int64_t kMaxCudaHeadDim = 256;
 
 // Collects the first complaint; later ones often follow from it.
 class Checker {
@@ -42,6 +46,10 @@ void check_attention(Checker& c, const ModelOptions& m) {
       m.head_dim > 0, "model.num_attention_heads",
       "model.num_attention_heads ({}) must divide model.hidden_size ({}) where model.head_dim is left out",
       m.num_attention_heads, m.hidden_size);
+  c.require(m.head_dim <= kernels::kMaxHeadDim, "model.head_dim",
+            "model.head_dim ({}), which is model.hidden_size / model.num_attention_heads where it is left out, "
+            "exceeds {}",
+            m.head_dim, kernels::kMaxHeadDim);
   c.require(m.head_dim % 2 == 0, "model.head_dim",
             "model.head_dim is {}; rotary embeddings need an even number", m.head_dim);
   const auto rotary = static_cast<int64_t>(static_cast<double>(m.head_dim) * m.partial_rotary_factor);
@@ -79,6 +87,8 @@ void check_moe(Checker& c, const MoeOptions& moe) {
   c.require(!moe.shared_expert_gate || moe.shared_expert_intermediate_size > 0,
             "model.moe.shared_expert_gate",
             "model.moe.shared_expert_gate needs model.moe.shared_expert_intermediate_size");
+  c.require(!moe.pad_to_capacity || moe.capacity_factor > 0, "model.moe.pad_to_capacity",
+            "model.moe.pad_to_capacity needs model.moe.capacity_factor");
   c.require(moe.bias_update_rate == 0 || moe.expert_bias, "model.moe.bias_update_rate",
             "model.moe.bias_update_rate ({}) needs model.moe.expert_bias", moe.bias_update_rate);
 }
@@ -150,6 +160,13 @@ std::optional<Conflict> find_conflict(const Config& config) {
   c.require(4 * micro_tokens * std::max(widest, 1.0) <= kAbsurdMicroBytes, "train.micro_batch_size",
             "train.micro_batch_size ({}) times train.sequence_length ({}) is absurdly large",
             t.micro_batch_size, t.sequence_length);
+  const double choices = micro_tokens * static_cast<double>(config.model.moe ? config.model.moe->top_k : 1);
+  c.require(choices <= kAbsurdChoices, "train.micro_batch_size",
+            "train.micro_batch_size ({}) times train.sequence_length ({}){} is more than {}", t.micro_batch_size,
+            t.sequence_length, config.model.moe ? " times model.moe.top_k" : "", static_cast<int64_t>(kAbsurdChoices));
+  c.require(config.device != Device::kCuda || config.model.head_dim <= kMaxCudaHeadDim, "model.head_dim",
+            "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for", config.model.head_dim,
+            kMaxCudaHeadDim);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "kernels/norm_rope.h"
+#include "kernels/routing.h"
 #include "trainer/config.h"
 
 namespace switchyard::config {
@@ -42,8 +44,8 @@ constexpr Rule above_zero(double most) { return {.low = 0, .high = most, .above 
 
 template <class Visitor, class Options>
 void each_moe_field(Visitor& v, Options& moe) {
-  v("num_experts", moe.num_experts, positive(1 << 16).shape());
-  v("top_k", moe.top_k, positive(1 << 16));
+  v("num_experts", moe.num_experts, positive(kernels::kMaxExperts).shape());
+  v("top_k", moe.top_k, positive(kernels::kMaxExperts));
   v("moe_intermediate_size", moe.moe_intermediate_size, positive(1 << 24).shape());
   v("shared_expert_intermediate_size", moe.shared_expert_intermediate_size, count(1 << 24).shape());
   v("shared_expert_gate", moe.shared_expert_gate, kFree.shape());
@@ -56,6 +58,7 @@ void each_moe_field(Visitor& v, Options& moe) {
   v("capacity_factor", moe.capacity_factor, count(1e6));
   v("eval_capacity_factor", moe.eval_capacity_factor, count(1e6));
   v("min_capacity", moe.min_capacity, kCount);
+  v("pad_to_capacity", moe.pad_to_capacity, kFree);
   v("token_drop_policy", moe.token_drop_policy, kFree);
   v("balance", moe.balance, kFree);
   v("aux_loss_coeff", moe.aux_loss_coeff, kNonNegative);
@@ -75,7 +78,7 @@ void each_model_field(Visitor& v, Options& model) {
   v("num_layers", model.num_layers, positive(1 << 14).shape());
   v("num_attention_heads", model.num_attention_heads, positive(1 << 16).shape());
   v("num_key_value_heads", model.num_key_value_heads, positive(1 << 16).shape());
-  v("head_dim", model.head_dim, positive(1 << 16).shape());
+  v("head_dim", model.head_dim, positive(kernels::kMaxHeadDim).shape());
   v("intermediate_size", model.intermediate_size, count(1 << 24).shape());
   v("rope_theta", model.rope_theta, above_zero(1e30));
   v("partial_rotary_factor", model.partial_rotary_factor, kAboveZeroToOne);
@@ -97,6 +100,7 @@ template <class Visitor, class Options>
 void each_job_field(Visitor& v, Options& c) {
   v.group("parallel", c.parallel, [](auto& in, auto& o) {
     in("expert", o.expert, positive(1 << 16));
+    in("expert_tensor", o.expert_tensor, positive(1));
     in("timeout_seconds", o.timeout_seconds, above_zero(1e7));
     in("rebalance_every_steps", o.rebalance_every_steps, kCount);
   });

@@ -65,16 +65,16 @@ LaunchInfo launch_info() {
     // A Slurm allocation has these names too; only a step (srun) starts one process a task.
     if (names.launcher == std::string_view("srun") && !std::getenv("SLURM_STEP_ID")) continue;
     const auto size = environment_number(names.size);
-    if (!size) continue;
-    // Several processes of which this one is not told its place: the first, so that it is not taken for a job
-    // of one.
+    if (!size || *size < 1) continue;
+    // Several processes of which this one is told no place, or none that there is: the first, so that it is not
+    // taken for a job of one.
     auto rank = environment_number(names.rank);
-    if (!rank && *size > 1) rank = 0;
+    if (*size > 1 && (!rank || *rank >= *size)) rank = 0;
     if (!rank || *rank >= *size) continue;
     // Without a word on nodes, there is one.
     return {.world_size = *size,
             .rank = *rank,
-            .local_size = local_size(names).value_or(*size),
+            .local_size = std::max(1, local_size(names).value_or(*size)),
             .local_rank = environment_number(names.local_rank).value_or(*rank),
             .launcher = names.launcher};
   }

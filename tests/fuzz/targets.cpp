@@ -38,7 +38,7 @@ void use_tokens(const TokenFile& file) {
   }
   (void)file.fingerprint();
   (void)file.max_token();
-  file.check_vocabulary(1000);
+  file.check_tokens(1000);
 }
 
 void read_blocks(const fs::path& path, const std::string& bytes) {
@@ -168,7 +168,7 @@ Target sidecar() {
   return {
       "tokens.json",
       {sidecar_seed()},
-      [](const std::string& input, const fs::path&) { (void)to_json(parse_sidecar("tokens.json", input)); },
+      [](const std::string& input, const fs::path&) { if (const auto sidecar = parse_sidecar("tokens.json", input)) (void)to_json(*sidecar); },
       {}};
 }
 

@@ -104,7 +104,7 @@ TEST_F(Blend, EverySetIsChecked) {
   std::filesystem::remove(write_tokens("b", 990, 9) + ".json");
   const TrainingData data({{good, 1}, {folder_ / "b", 1}});
   EXPECT_EQ(data.vocab_size(), 1000);
-  EXPECT_EQ(fault_of([&] { data.check_vocabulary(998); }, "b.bin: token 8"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { data.check_tokens(998); }, "b.bin: token 8"), Fault::kData);
 }
 
 TEST_F(Blend, OfOneSetIsThatSetBitForBit) {

@@ -9,6 +9,7 @@
 
 #include "tests/trainer/temporary_folder.h"
 #include "trainer/checkpoint/files.h"
+#include "trainer/data/pre_tokenizer.h"
 #include "trainer/data/text_files.h"
 
 namespace switchyard {
@@ -198,11 +199,6 @@ TEST_F(PrepareTest, BlocksAreCutBetweenLinesOfText) {
     std::string joined;
     int64_t blocks = 0, ends = 0;
     for (; reader.next(block); ++blocks) {
-      if (!joined.empty() && !block.text.empty()) {
-        EXPECT_EQ(joined.back(), '\n');
-        EXPECT_NE(joined[joined.size() - 2], '\n');
-        EXPECT_NE(block.text[0], ' ');
-      }
       EXPECT_EQ(block.first_line, 1 + std::count(joined.begin(), joined.end(), '\n'));
       joined += block.text;
       ends += block.ends_document;
@@ -211,6 +207,76 @@ TEST_F(PrepareTest, BlocksAreCutBetweenLinesOfText) {
     EXPECT_EQ(ends, 1);
     EXPECT_EQ(blocks > 10, size < 100) << blocks;
   }
+}
+
+// Lines that end in letters, white space, punctuation and characters of several bytes; with blank lines, carriage
+// returns, and wide spaces at their ends and beginnings.
+TEST_F(PrepareTest, TheWordsOfBlocksAreThoseOfTheText) {
+  const char* const kLlama3 =
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  const std::vector<std::string> lines = {"word",       "12",         "a line.", "  indented", "wide \xe3\x80\x80",
+                                          "\xe3\x80\x80" "begins", "\xd1\x8f",  "trail  ",    "\xc2\xa0nbsp", ""};
+  const std::vector<std::string> ends = {"\n", "\r\n", "\n\n", "\n \n", "\r\n\r\n"};
+  std::string text;
+  for (size_t i = 0; i < 600; ++i) text += lines[i * 7 % lines.size()] + ends[i / 3 % ends.size()];
+  write_bytes(in_ / "a.txt", text);
+  for (const char* pattern : {kGpt2Pattern, kLlama3}) {
+    const PreTokenizer words({pattern});
+    const auto split = [&](const std::string& part) {
+      const auto pieces = words.split(part);
+      return std::vector<std::string>(pieces.begin(), pieces.end());
+    };
+    for (const int64_t size : {1, 13, 100}) {
+      BlockReader reader(in_ / "a.txt", size);
+      TextBlock block;
+      std::vector<std::string> found;
+      int64_t blocks = 0;
+      for (; reader.next(block); ++blocks)
+        for (const std::string& word : split(block.text)) found.push_back(word);
+      EXPECT_EQ(found, split(text));
+      EXPECT_GT(blocks, 30);
+    }
+  }
+}
+
+TEST_F(PrepareTest, EveryMemberOfAGzipFileCounts) {
+  const auto member = [&](const std::string& text) {
+    write_gzip(in_ / "part.gz", text);
+    return read_file(in_ / "part.gz");
+  };
+  const std::string first = member("one "), second = member("two");
+  write_bytes(in_ / "a.txt.gz", first + second);
+  EXPECT_EQ(prepared({in_ / "a.txt.gz"}), "one two|");
+  write_bytes(in_ / "a.txt.gz", first + std::string(700, '\0'));  // a tape's padding
+  EXPECT_EQ(prepared({in_ / "a.txt.gz"}), "one |");
+  for (const size_t at : {size_t{0}, second.size() - 6}) {  // the header, the sum
+    std::string damaged = second;
+    damaged[at] = static_cast<char>(damaged[at] ^ 1);
+    write_bytes(in_ / "a.txt.gz", first + damaged);
+    EXPECT_EQ(fault_of([&] { run({in_ / "a.txt.gz"}); }, "a.txt.gz: is damaged"), Fault::kData);
+  }
+}
+
+TEST_F(PrepareTest, ALineOfJsonEndsWhereItEnds) {
+  write_bytes(in_ / "a.jsonl", std::string("{\"text\": \"a\"}\0 {", 18) + "\n");
+  expect_failure({in_ / "a.jsonl"}, "a.jsonl:1: is no JSON (a NUL byte)");
+}
+
+TEST_F(PrepareTest, AnInputIsNotWrittenOver) {
+  write_bytes(out_ / "d.json", "text");
+  EXPECT_EQ(fault_of([&] { run({out_ / "d.json"}); }, "write over its own input"), Fault::kUsage);
+  EXPECT_EQ(read_file(out_ / "d.json"), "text");
+}
+
+TEST_F(PrepareTest, AnOlderDataSetSurvivesAFailure) {
+  write_bytes(in_ / "a.txt", "old");
+  write_bytes(in_ / "b.txt", "new");
+  run({in_ / "a.txt"});
+  fs::remove(out_ / "d.json");
+  fs::create_directory(fs::path(out_ / "d.json"));  // the description cannot be written
+  EXPECT_EQ(fault_of([&] { run({in_ / "b.txt"}); }, "d.json"), Fault::kUsage);
+  fs::remove(out_ / "d.json");
+  EXPECT_EQ(text_of(TokenFile::open(out_ / "d")), "old|");
 }
 
 }  // namespace

@@ -157,9 +157,9 @@ TEST_F(TokenFileTest, NamesTheMissingFile) {
 
 TEST_F(TokenFileTest, NamesTheTokenBeyondTheVocabulary) {
   const TokenFile file = open({});
-  file.check_vocabulary(31);
+  file.check_tokens(31);
   EXPECT_EQ(file.max_token(), 30);
-  EXPECT_EQ(fault_of([&] { file.check_vocabulary(22); }, "token 4 (document 0) is 22"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { file.check_tokens(22); }, "token 4 (document 0) is 22"), Fault::kData);
 }
 
 TEST_F(TokenFileTest, ANegativeTokenIsBeyondEveryVocabulary) {
@@ -168,7 +168,7 @@ TEST_F(TokenFileTest, ANegativeTokenIsBeyondEveryVocabulary) {
   index.type = 4;
   index.offsets = bytes_of<int64_t>({0, 8, 20});
   const TokenFile file = open(index);
-  EXPECT_EQ(fault_of([&] { file.check_vocabulary(INT64_MAX); }, "token 3 (document 0) is -5"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { file.check_tokens(INT64_MAX); }, "token 3 (document 0) is -5"), Fault::kData);
 }
 
 class WrittenTokenFile : public ::testing::TestWithParam<TokenType> {};
@@ -194,7 +194,7 @@ TEST_P(WrittenTokenFile, IsReadBack) {
   EXPECT_EQ(file.sidecar()->tokens, 6);
   EXPECT_EQ(file.sidecar()->text_bytes, 5);
   EXPECT_EQ(file.sidecar()->sources, (std::vector<std::string>{"a", "b"}));
-  file.check_checksums();
+  file.check_tokens(INT32_MAX);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, WrittenTokenFile,
@@ -226,7 +226,7 @@ class DamagedTokenFile : public ::testing::Test {
 TEST_F(DamagedTokenFile, IsFoundByItsChecksum) {
   write_bytes(folder_ / "d.bin", bytes_of<uint16_t>({1, 2, 4}));
   const TokenFile file = TokenFile::open(folder_ / "d");
-  EXPECT_EQ(fault_of([&] { file.check_checksums(); }, "d.bin: checksum"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { file.check_tokens(INT32_MAX); }, "d.bin: checksum"), Fault::kData);
 }
 
 TEST_F(DamagedTokenFile, HasAnotherFingerprint) {
@@ -238,8 +238,28 @@ TEST_F(DamagedTokenFile, HasAnotherFingerprint) {
 TEST_F(DamagedTokenFile, IsRefusedWhereItsDescriptionIsAnothers) {
   write_bytes(folder_ / "d.json", to_json(Sidecar{.tokenizer = "byte", .tokens = 4}));
   EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.json: describes 4 tokens"), Fault::kData);
-  write_bytes(folder_ / "d.json", "{\"tokens\": -1}");
+  write_bytes(folder_ / "d.json", "{\"format\": \"switchyard tokens\", \"tokens\": -1}");
   EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.json"), Fault::kData);
+  write_bytes(folder_ / "d.json", "{\"format\": ");
+  EXPECT_EQ(fault_of([&] { TokenFile::open(folder_ / "d"); }, "d.json"), Fault::kData);
+}
+
+TEST_F(DamagedTokenFile, TheJsonOfSomethingElseIsNoDescription) {
+  for (const char* text : {"{\"tokens\": -1}", "[1, 2]", "{\"format\": 3}"}) {
+    write_bytes(folder_ / "d.json", text);
+    const TokenFile file = TokenFile::open(folder_ / "d");
+    EXPECT_FALSE(file.sidecar());
+    EXPECT_EQ(file.vocab_size(), 4);
+  }
+}
+
+TEST_F(TokenFileTest, ANegativeTokenGivesNoVocabulary) {
+  bin_ = bytes_of<int32_t>({1, 2, 3, -5, 4, 5});
+  Index index;
+  index.type = 4;
+  index.offsets = bytes_of<int64_t>({0, 8, 20});
+  const TokenFile file = open(index);
+  EXPECT_EQ(fault_of([&] { file.vocab_size(); }, "token 3 (document 0) is -5"), Fault::kData);
 }
 
 }  // namespace

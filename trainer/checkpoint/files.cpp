@@ -42,12 +42,6 @@ std::vector<fs::path> missing_parents(const fs::path& path) {
   return missing;
 }
 
-// "a/b/" -> "a/b", so that filename() is b.
-fs::path without_trailing_slash(const fs::path& path) {
-  const fs::path normal = path.lexically_normal();
-  return normal.filename().empty() ? normal.parent_path() : normal;
-}
-
 fs::path hidden_beside(const fs::path& path, const char* ending) {
   return path.parent_path() / concat(".", path.filename().string(), ending);
 }
@@ -115,20 +109,18 @@ std::string hex_of(uint64_t value) {
   return digits;
 }
 
-struct OutputFile::Hash {
-  Hash() : state(XXH3_createState()) {
-    if (state == nullptr) fail(Fault::kResource, "out of memory");
-    XXH3_64bits_reset(state);
-  }
-  ~Hash() { XXH3_freeState(state); }
-  Hash(const Hash&) = delete;
-  Hash& operator=(const Hash&) = delete;
-  XXH3_state_t* state;
-};
+Xxh3::Xxh3() : state_(XXH3_createState()) {
+  if (state_ == nullptr) fail(Fault::kResource, "out of memory");
+  XXH3_64bits_reset(state_);
+}
+Xxh3::~Xxh3() { XXH3_freeState(state_); }
+void Xxh3::add(std::string_view bytes) { XXH3_64bits_update(state_, bytes.data(), bytes.size()); }
+uint64_t Xxh3::value() const { return XXH3_64bits_digest(state_); }
 
-OutputFile::OutputFile(const fs::path& path)
-    : path_(path), temporary_(path.parent_path() / concat(".", path.filename().string(), ".tmp")) {
-  hash_ = std::make_unique<Hash>();
+OutputFile::OutputFile(const fs::path& path) : path_(path), temporary_(hidden_beside(path, ".tmp")) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (fs::exists(status) && !fs::is_regular_file(status)) temporary_ = path;
   buffer_.reserve(kBufferBytes);
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail_writing(path_, errno);
@@ -137,7 +129,7 @@ OutputFile::OutputFile(const fs::path& path)
 OutputFile::~OutputFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (temporary_ != path_) ::unlink(temporary_.c_str());
 }
 
 void OutputFile::write(const void* bytes, size_t size) {
@@ -153,7 +145,7 @@ void OutputFile::write(const void* bytes, size_t size) {
 }
 
 void OutputFile::flush() {
-  XXH3_64bits_update(hash_->state, buffer_.data(), buffer_.size());
+  hash_.add(buffer_);
   for (size_t done = 0; done < buffer_.size();) {
     const ssize_t n = ::write(descriptor_, buffer_.data() + done, buffer_.size() - done);
     if (n < 0 && errno != EINTR) fail_writing(path_, errno);
@@ -162,14 +154,20 @@ void OutputFile::flush() {
   buffer_.clear();
 }
 
-FileSum OutputFile::commit() {
+FileSum OutputFile::seal() {
   flush();
-  if (::fsync(descriptor_) != 0) fail_writing(path_, errno);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_writing(path_, errno);
+  // A device or a pipe cannot be synced (EINVAL).
+  if (::fsync(descriptor_) != 0 && (temporary_ != path_ || errno != EINVAL)) fail_writing(path_, errno);
+  sum_.xxh3 = hash_.value();
+  return sum_;
+}
+
+FileSum OutputFile::commit() {
+  seal();
+  if (temporary_ != path_ && ::rename(temporary_.c_str(), path_.c_str()) != 0) fail_writing(path_, errno);
   const int closed = ::close(descriptor_);
   descriptor_ = -1;
   if (closed != 0) fail_writing(path_, errno);
-  sum_.xxh3 = XXH3_64bits_digest(hash_->state);
   return sum_;
 }
 
@@ -184,6 +182,11 @@ std::string read_file(const fs::path& path, int64_t limit) {
   if (static_cast<int64_t>(file.bytes().size()) > limit)
     fail(Fault::kData, path.string(), ": ", file.bytes().size(), " bytes, at most ", limit, " are allowed");
   return std::string(file.bytes());
+}
+
+fs::path without_trailing_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.filename().empty() ? normal.parent_path() : normal;
 }
 
 void make_directories(const fs::path& path) {
@@ -203,10 +206,12 @@ void rename_path(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_writing(to, errno);
 }
 
-AtomicDirectory::AtomicDirectory(const fs::path& path)
+AtomicDirectory::AtomicDirectory(const fs::path& path, bool first)
     : target_(without_trailing_slash(path)),
       temporary_(hidden_beside(target_, ".tmp")),
       made_parents_(missing_parents(temporary_)) {
+  std::error_code ignored;
+  if (first) fs::remove_all(temporary_, ignored);
   make_directories(temporary_);
 }
 

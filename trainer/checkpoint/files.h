@@ -10,6 +10,8 @@
 
 #include "kernels/check.h"
 
+struct XXH3_state_s;
+
 namespace switchyard {
 
 namespace fs = std::filesystem;
@@ -48,6 +50,20 @@ struct FileSum {
 };
 
 uint64_t xxh3_of(std::string_view bytes);
+
+// The same, of bytes that come in parts.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+  void add(std::string_view bytes);
+  uint64_t value() const;
+
+ private:
+  XXH3_state_s* state_;  // of xxhash
+};
 std::string hex_of(uint64_t value);  // 16 digits
 
 // Collects a file beside `path` as ".NAME.tmp"; commit() syncs it and gives it its name. Without commit()
@@ -62,16 +78,17 @@ class OutputFile {
   void write(const void* bytes, size_t size);
   void write(std::string_view text) { write(text.data(), text.size()); }
   int64_t size() const { return sum_.bytes; }
-  FileSum commit();
+  FileSum seal();    // all is on the disk, under its temporary name
+  FileSum commit();  // under its own
 
  private:
   void flush();
 
-  struct Hash;
-  fs::path path_, temporary_;
+  fs::path path_;
+  fs::path temporary_;  // path_ itself where that is a device or a pipe, which must stay one
   int descriptor_ = -1;
   std::string buffer_;
-  std::unique_ptr<Hash> hash_;
+  Xxh3 hash_;
   FileSum sum_;
 };
 
@@ -80,15 +97,18 @@ FileSum write_file(const fs::path& path, std::string_view text);
 // The whole file as text; more than `limit` bytes is Error{kData}.
 std::string read_file(const fs::path& path, int64_t limit = int64_t{1} << 30);
 
+// "a/b/" -> "a/b", so that filename() is b.
+fs::path without_trailing_slash(const fs::path& path);
 void make_directories(const fs::path& path);
 void sync_directory(const fs::path& path);
 void rename_path(const fs::path& from, const fs::path& to);
 
 // A directory that appears at `path` whole or not at all: files are put into path(), ".NAME.tmp" beside it,
-// and commit() gives it its name. Without commit() the destructor removes it and the parents that it made.
+// and commit() gives it its name. Without commit() the destructor removes it and the parents that it made. What an
+// interrupted attempt left there is removed first, unless others write there already (`first` is false).
 class AtomicDirectory {
  public:
-  explicit AtomicDirectory(const fs::path& path);
+  explicit AtomicDirectory(const fs::path& path, bool first = true);
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;

@@ -44,13 +44,13 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
   return text;
 }
 
-std::vector<int32_t> BpeTokenizer::encode(std::string_view text) const {
+std::vector<int32_t> BpeTokenizer::encode_part(std::string_view text, bool first) const {
   std::string composed, prefixed;
   if (model_.nfc && !is_surely_nfc(text)) {
     composed = to_nfc(text);
     text = composed;
   }
-  if (model_.prefix_space && !text.empty() && (model_.byte_fallback || text[0] != ' ')) {
+  if (model_.prefix_space && first && !text.empty() && (model_.byte_fallback || text[0] != ' ')) {
     prefixed = concat(' ', text);
     text = prefixed;
   }

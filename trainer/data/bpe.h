@@ -38,7 +38,7 @@ class BpeTokenizer final : public Tokenizer {
 
   std::string name() const override { return "bpe"; }
   int64_t vocab_size() const override { return static_cast<int64_t>(model_.bytes.size()); }
-  std::vector<int32_t> encode(std::string_view text) const override;
+  std::vector<int32_t> encode_part(std::string_view text, bool first) const override;
   std::string_view bytes_of(int32_t id) const override;
   std::optional<int32_t> eos() const override { return model_.eos; }
   std::optional<int32_t> bos() const override { return model_.bos; }

@@ -42,34 +42,68 @@ class PlainFile final : public ByteSource {
   int64_t position_ = 0;
 };
 
+// One or more gzip members, each checked by its own sum; zeros may follow the last.
 class GzipFile final : public ByteSource {
  public:
-  explicit GzipFile(const std::string& path) : path_(path), file_(::gzopen(path.c_str(), "rb")) {
-    if (file_ == nullptr) fail(Fault::kData, path, ": cannot be opened: ", std::strerror(errno));
-    ::gzbuffer(file_, 1 << 18);
+  explicit GzipFile(const std::string& path) : path_(path), file_(path), input_(1 << 18, '\0') {
+    if (::inflateInit2(&stream_, kGzip) != Z_OK) fail(Fault::kResource, "out of memory");
   }
-  ~GzipFile() override { ::gzclose(file_); }
+  ~GzipFile() override { ::inflateEnd(&stream_); }
+  GzipFile(const GzipFile&) = delete;
+  GzipFile& operator=(const GzipFile&) = delete;
 
-  // zlib hands out plain bytes where there is no gzip header, and reports a missing end only by gzerror.
   int64_t read(char* to, int64_t count) override {
     int64_t done = 0;
     while (done < count) {
-      const auto ask = static_cast<unsigned>(std::min<int64_t>(count - done, 1 << 30));
-      const int part = ::gzread(file_, to + done, ask);
-      int error = Z_OK;
-      const char* message = ::gzerror(file_, &error);
-      if (part < 0 || error != Z_OK) fail(Fault::kData, path_, ": is damaged: ", message);
-      if (part > 0 && ::gzdirect(file_) != 0) fail(Fault::kData, path_, ": is no gzip file");
-      if (part == 0) break;
-      done += part;
+      if (stream_.avail_in == 0 && !ended_) refill();
+      if (!inside_member_ && !begin_member()) break;
+      const auto room = static_cast<unsigned>(std::min<int64_t>(count - done, 1 << 30));
+      stream_.next_out = reinterpret_cast<Bytef*>(to + done);
+      stream_.avail_out = room;
+      const int state = ::inflate(&stream_, Z_NO_FLUSH);
+      done += room - stream_.avail_out;
+      if (state == Z_STREAM_END) {
+        inside_member_ = false;
+        ::inflateReset(&stream_);
+      } else if (state != Z_OK && state != Z_BUF_ERROR) {
+        if (members_ == 1 && stream_.total_out == 0 && !has_magic_) fail(Fault::kData, path_, ": is no gzip file");
+        fail(Fault::kData, path_, ": is damaged: ", stream_.msg != nullptr ? stream_.msg : "not inflatable");
+      } else if (stream_.avail_in == 0 && ended_ && stream_.avail_out > 0) {
+        fail(Fault::kData, path_, ": is damaged: unexpected end of file");
+      }
     }
     return done;
   }
-  int64_t position() const override { return ::gzoffset(file_); }
+  int64_t position() const override { return file_.position(); }
 
  private:
+  static constexpr int kGzip = 15 + 16;  // the largest window, gzip's header
+
+  void refill() {
+    const int64_t got = file_.read(input_.data(), static_cast<int64_t>(input_.size()));
+    ended_ = got < static_cast<int64_t>(input_.size());
+    stream_.next_in = reinterpret_cast<Bytef*>(input_.data());
+    stream_.avail_in = static_cast<unsigned>(got);
+  }
+
+  // Whether there is one more.
+  bool begin_member() {
+    while (members_ > 0 && stream_.avail_in > 0 && *stream_.next_in == 0) {
+      ++stream_.next_in;
+      if (--stream_.avail_in == 0 && !ended_) refill();
+    }
+    if (stream_.avail_in == 0) return false;
+    has_magic_ = *stream_.next_in == 0x1f;
+    ++members_;
+    return inside_member_ = true;
+  }
+
   std::string path_;
-  gzFile file_;
+  PlainFile file_;
+  std::string input_;
+  z_stream stream_{};
+  int64_t members_ = 0;
+  bool ended_ = false, inside_member_ = false, has_magic_ = false;
 };
 
 class ZstdFile final : public ByteSource {

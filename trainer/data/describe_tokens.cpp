@@ -42,8 +42,7 @@ std::string first_tokens(const TokenFile& file) {
 
 std::string describe_tokens(const std::string& prefix, bool json) {
   const TokenFile file = TokenFile::open(prefix);
-  file.check_checksums();
-  if (file.sidecar()) file.check_vocabulary(file.sidecar()->vocab_size);
+  if (file.sidecar()) file.check_tokens(file.sidecar()->vocab_size);
   const auto values = description(file);
   if (json) return values.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   std::string text;

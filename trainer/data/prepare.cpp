@@ -31,8 +31,8 @@ struct Tokenized {
   int64_t text_bytes = 0;
 };
 
-void add_text(const Tokenizer& tokenizer, std::string_view text, Tokenized& out) {
-  const std::vector<int32_t> ids = tokenizer.encode(text);
+void add_text(const Tokenizer& tokenizer, std::string_view text, bool first, Tokenized& out) {
+  const std::vector<int32_t> ids = tokenizer.encode_part(text, first);
   out.tokens.insert(out.tokens.end(), ids.begin(), ids.end());
   out.text_bytes += static_cast<int64_t>(text.size());
 }
@@ -43,6 +43,8 @@ void end_document(const Tokenizer& tokenizer, Tokenized& out) {
 }
 
 std::string text_of_line(std::string_view line, const std::string& path, int64_t number) {
+  // The parser takes a NUL for the end.
+  if (line.find('\0') != line.npos) fail(Fault::kData, path, ":", number, ": is no JSON (a NUL byte)");
   const auto json = nlohmann::json::parse(line, nullptr, false);
   if (json.is_discarded()) fail(Fault::kData, path, ":", number, ": is no JSON");
   if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) {
@@ -66,13 +68,13 @@ void for_each_line(const TextBlock& block, const std::string& path, F&& f) {
 Tokenized tokenize(const Tokenizer& tokenizer, const TextBlock& block, const std::string& path, bool open) {
   Tokenized out;
   if (!block.json_lines) {
-    add_text(tokenizer, block.text, out);
+    add_text(tokenizer, block.text, !open, out);
     if (block.ends_document && (open || !block.text.empty())) end_document(tokenizer, out);
     return out;
   }
   for_each_line(block, path, [&](const std::string& text) {
     if (text.empty()) return;
-    add_text(tokenizer, text, out);
+    add_text(tokenizer, text, true, out);
     end_document(tokenizer, out);
   });
   return out;
@@ -206,19 +208,13 @@ int64_t tokenize_all(const Tokenizer& tokenizer, const std::vector<std::string>&
   return text_bytes;
 }
 
-// The tokenizer's file first: a token file is never seen without it.
-Sidecar finish(const Tokenizer& tokenizer, const std::string& out, TokenFileWriter& writer, Sidecar sidecar) {
-  if (sidecar.tokenizer == "byte") return writer.finish(std::move(sidecar));
-  const std::string path = out + ".tokenizer.json";
-  sidecar.tokenizer = fs::path(path).filename().string();
-  write_file(path, tokenizer.to_json());
-  try {
-    return writer.finish(std::move(sidecar));
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(path, ignored);
-    throw;
-  }
+void keep_inputs(const std::vector<std::string>& files, const std::string& out) {
+  for (const char* ending : {".bin", ".idx", ".json", ".tokenizer.json"})
+    for (const std::string& file : files) {
+      std::error_code ignored;
+      if (fs::equivalent(file, out + ending, ignored))
+        fail(Fault::kUsage, "prepare: --out ", out, " would write over its own input ", file);
+    }
 }
 
 }  // namespace
@@ -226,16 +222,18 @@ Sidecar finish(const Tokenizer& tokenizer, const std::string& out, TokenFileWrit
 Sidecar prepare(const PrepareOptions& options, const Report& report) {
   const std::vector<std::string> files = find_text_files(options.inputs);
   const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(options, files, report);
+  keep_inputs(files, options.out);
   make_output_folder(options.out);
   TokenFileWriter writer(options.out, token_type_for(tokenizer->vocab_size()));
   const int64_t text_bytes = tokenize_all(*tokenizer, files, writer, report);
   if (writer.tokens() == 0) fail(Fault::kData, options.inputs.front(), ": there is no text in it");
-  return finish(*tokenizer, options.out, writer,
-                {.tokenizer = tokenizer->name(),
-                 .tokenizer_fingerprint = tokenizer->fingerprint(),
-                 .vocab_size = tokenizer->vocab_size(),
-                 .text_bytes = text_bytes,
-                 .sources = options.inputs});
+  const std::string name = tokenizer->name();
+  return writer.finish({.tokenizer = name,
+                        .tokenizer_fingerprint = tokenizer->fingerprint(),
+                        .vocab_size = tokenizer->vocab_size(),
+                        .text_bytes = text_bytes,
+                        .sources = options.inputs},
+                       name == "byte" ? "" : tokenizer->to_json());
 }
 
 }  // namespace switchyard

@@ -9,6 +9,8 @@
 namespace switchyard {
 namespace {
 
+constexpr const char* kFormat = "switchyard tokens";
+
 uint64_t parse_hex(const std::string& text) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
@@ -40,7 +42,7 @@ Sidecar from_json(const nlohmann::json& json) {
 }  // namespace
 
 std::string to_json(const Sidecar& sidecar) {
-  nlohmann::ordered_json json = {{"format", "switchyard tokens"},
+  nlohmann::ordered_json json = {{"format", kFormat},
                                  {"version", 1},
                                  {"tokenizer", sidecar.tokenizer},
                                  {"tokenizer_fingerprint", hex_of(sidecar.tokenizer_fingerprint)},
@@ -55,9 +57,11 @@ std::string to_json(const Sidecar& sidecar) {
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-Sidecar parse_sidecar(const std::string& path, const std::string& text) {
+std::optional<Sidecar> parse_sidecar(const std::string& path, const std::string& text) {
   try {
-    return from_json(nlohmann::json::parse(text));
+    const auto json = nlohmann::json::parse(text);
+    if (!json.is_object() || json.value("format", nlohmann::json()) != kFormat) return std::nullopt;
+    return from_json(json);
   } catch (const std::exception& error) {
     fail(Fault::kData, path, ": is no description of a token file: ", error.what());
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ struct Sidecar {
 };
 
 std::string to_json(const Sidecar& sidecar);
-// Fault::kData naming `path` where the text is no such JSON.
-Sidecar parse_sidecar(const std::string& path, const std::string& text);
+// None where the text is the JSON of something else, which has nothing to do with the tokens. Fault::kData naming `path`
+// where it is ours and not whole.
+std::optional<Sidecar> parse_sidecar(const std::string& path, const std::string& text);
 
 }  // namespace switchyard

@@ -31,6 +31,27 @@ void add_folder(const std::string& folder, std::vector<std::string>& files) {
 }
 
 bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+bool is_ascii_word(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// White space beyond ASCII, in UTF-8: U+0085, U+00A0, U+1680, U+2000..200A, U+2028, U+2029, U+202F, U+205F, U+3000.
+bool is_wide_space(std::string_view character) {
+  if (character == "\xc2\x85" || character == "\xc2\xa0") return true;
+  if (character == "\xe1\x9a\x80" || character == "\xe2\x81\x9f" || character == "\xe3\x80\x80") return true;
+  if (character.size() != 3 || !character.starts_with("\xe2\x80")) return false;
+  const auto last = static_cast<unsigned char>(character[2]);
+  return last <= 0x8a || last == 0xa8 || last == 0xa9 || last == 0xaf;
+}
+
+bool begins_with_space(std::string_view text) {
+  return text.empty() || is_space(text[0]) || is_wide_space(text.substr(0, 2)) || is_wide_space(text.substr(0, 3));
+}
+
+bool ends_with_space(std::string_view text) {
+  const auto last = [&](size_t n) { return text.substr(text.size() - std::min(n, text.size())); };
+  return text.empty() || is_space(text.back()) || is_wide_space(last(2)) || is_wide_space(last(3));
+}
 
 }  // namespace
 
@@ -52,11 +73,17 @@ std::vector<std::string> find_text_files(const std::vector<std::string>& inputs)
 BlockReader::BlockReader(const std::string& path, int64_t block_bytes)
     : source_(open_bytes(path)), block_bytes_(block_bytes), json_lines_(text_ending(path) == ".jsonl") {}
 
-// The first place to cut at or after `from`; npos where the buffer has none.
+// The first place to cut at or after `from`; npos where the buffer has none. Both parts must have the tokens that they
+// have together. No tokenizer's piece crosses the end of a line between two characters that are no white space, nor the
+// place between an ASCII letter or digit and the end of its line, whatever white space follows that.
 size_t BlockReader::find_cut(size_t from) const {
-  for (size_t at = buffer_.find('\n', from); at != std::string::npos; at = buffer_.find('\n', at + 1)) {
+  const std::string_view all = buffer_;
+  for (size_t at = all.find('\n', from); at != all.npos; at = all.find('\n', at + 1)) {
     if (json_lines_) return at + 1;
-    if (at > 0 && at + 1 < buffer_.size() && !is_space(buffer_[at - 1]) && !is_space(buffer_[at + 1]))
+    const size_t end = at > 0 && all[at - 1] == '\r' ? at - 1 : at;  // of the line
+    if (end > 0 && is_ascii_word(all[end - 1])) return end;
+    // Three bytes tell whether the next character is white space.
+    if (at + 3 < all.size() && !ends_with_space(all.substr(0, at)) && !begins_with_space(all.substr(at + 1)))
       return at + 1;
   }
   return std::string::npos;

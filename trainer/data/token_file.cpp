@@ -173,6 +173,7 @@ void TokenFile::read_sidecar() {
   const std::string path = prefix_ + ".json";
   if (!fs::exists(path)) return;
   sidecar_ = parse_sidecar(path, read_file(path));
+  if (!sidecar_) return;
   if (sidecar_->tokens != tokens_ || sidecar_->documents != documents_) {
     fail(Fault::kData, path, ": describes ", sidecar_->tokens, " tokens in ", sidecar_->documents,
          " documents, but the .idx has ", tokens_, " in ", documents_,
@@ -224,14 +225,17 @@ int64_t TokenFile::max_token() const {
   return static_cast<int64_t>(std::min<uint64_t>(most, INT64_MAX));
 }
 
-void TokenFile::check_vocabulary(int64_t vocab_size) const {
+void TokenFile::check_tokens(int64_t vocab_size) const {
+  if (sidecar_) check_checksum(".idx", xxh3_of(idx_), sidecar_->idx_xxh3);
+  Xxh3 sum;
   visit(type_, [&](auto token) {
     const auto* tokens = reinterpret_cast<const decltype(token)*>(bin_.data());
     const auto limit = static_cast<uint64_t>(vocab_size);
     for (int64_t begin = 0; begin < tokens_; begin += kScanBlock) {
-      const int64_t count = std::min(kScanBlock, tokens_ - begin);
+      const int64_t count = std::min(kScanBlock, tokens_ - begin), bytes = count * size_of(type_);
       if (largest(tokens + begin, count) < limit) {
-        forget(tokens + begin, count * size_of(type_));
+        sum.add({reinterpret_cast<const char*>(tokens + begin), static_cast<size_t>(bytes)});
+        forget(tokens + begin, bytes);
         continue;
       }
       int64_t at = begin;
@@ -240,18 +244,20 @@ void TokenFile::check_vocabulary(int64_t vocab_size) const {
            static_cast<int64_t>(tokens[at]), ", but the vocabulary has ", vocab_size, " tokens");
     }
   });
+  if (sidecar_) check_checksum(".bin", sum.value(), sidecar_->bin_xxh3);
 }
 
-void TokenFile::check_checksums() const {
-  if (!sidecar_) return;
-  const auto check = [&](const char* ending, std::string_view bytes, uint64_t expected) {
-    const uint64_t found = xxh3_of(bytes);
-    if (found == expected) return;
-    fail(Fault::kData, prefix_, ending, ": checksum ", hex_of(found), ", but ", prefix_, ".json says ",
-         hex_of(expected), ": the file is damaged or from another data set");
-  };
-  check(".idx", idx_, sidecar_->idx_xxh3);
-  check(".bin", bin_, sidecar_->bin_xxh3);
+int64_t TokenFile::vocab_size() const {
+  if (sidecar_) return sidecar_->vocab_size;
+  const int64_t largest = max_token();
+  if (largest >= INT32_MAX) check_tokens(INT32_MAX);  // says which
+  return largest + 1;
+}
+
+void TokenFile::check_checksum(const char* ending, uint64_t found, uint64_t expected) const {
+  if (found == expected) return;
+  fail(Fault::kData, prefix_, ending, ": checksum ", hex_of(found), ", but ", prefix_, ".json says ",
+       hex_of(expected), ": the file is damaged or from another data set");
 }
 
 uint64_t TokenFile::fingerprint() const {

@@ -46,9 +46,11 @@ class TokenFile {
 
   int64_t max_token()
       const;  // the largest id in the file; a negative id counts as larger than any. Reads it all
-  // Fault::kData with position and value where an id is not in [0, vocab_size). Reads it all.
-  void check_vocabulary(int64_t vocab_size) const;
-  void check_checksums() const;  // against the sidecar, where there is one. Reads it all
+  // Fault::kData with position and value where an id is not in [0, vocab_size), and where the files are not those that
+  // the sidecar, if there is one, has the checksums of. Reads it all.
+  void check_tokens(int64_t vocab_size) const;
+  // The sidecar's, else the largest id + 1. May read it all.
+  int64_t vocab_size() const;
   // Tells this data set from others without reading it all: the whole index, the size and both ends of the
   // tokens.
   uint64_t fingerprint() const;
@@ -59,6 +61,7 @@ class TokenFile {
   void check_sequences(int64_t lengths_at) const;
   void check_documents() const;
   void read_sidecar();
+  void check_checksum(const char* ending, uint64_t found, uint64_t expected) const;
   int64_t load_int64(int64_t at) const;  // from the index
 
   std::string prefix_;
@@ -80,8 +83,9 @@ class TokenFileWriter {
   void end_document();
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
-  // Fills in the sidecar's counts and checksums, and returns it.
-  Sidecar finish(Sidecar sidecar);
+  // Fills in the sidecar's counts and checksums, and returns it. `tokenizer_json`: to lie beside it, and to be named by
+  // it; empty: none.
+  Sidecar finish(Sidecar sidecar, const std::string& tokenizer_json = "");
 
  private:
   std::string index() const;  // the bytes of the .idx

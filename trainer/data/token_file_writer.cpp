@@ -71,22 +71,28 @@ std::string TokenFileWriter::index() const {
   return bytes;
 }
 
-// The description gets its name last: a crash in between leaves files that open() finds not to belong
-// together.
-Sidecar TokenFileWriter::finish(Sidecar sidecar) {
+// Everything is on the disk before anything gets its name: where that fails, an older data set stays as it was. The
+// tokenizer gets its name first, since tokens are never seen without it, and the description last: a crash in between
+// leaves files that open() finds not to belong together.
+Sidecar TokenFileWriter::finish(Sidecar sidecar, const std::string& tokenizer_json) {
   sidecar.tokens = tokens_;
   sidecar.documents = documents();
-  try {
-    sidecar.bin_xxh3 = bin_.commit().xxh3;
-    sidecar.idx_xxh3 = write_file(prefix_ + ".idx", index()).xxh3;
-    write_file(prefix_ + ".json", to_json(sidecar));
-  } catch (...) {
-    for (const char* ending : {".bin", ".idx", ".json"}) {
-      std::error_code ignored;
-      fs::remove(prefix_ + ending, ignored);
-    }
-    throw;
+  std::optional<OutputFile> tokenizer;
+  if (!tokenizer_json.empty()) {
+    tokenizer.emplace(prefix_ + ".tokenizer.json").write(tokenizer_json);
+    tokenizer->seal();
+    sidecar.tokenizer = fs::path(prefix_ + ".tokenizer.json").filename().string();
   }
+  sidecar.bin_xxh3 = bin_.seal().xxh3;
+  OutputFile idx(prefix_ + ".idx"), description(prefix_ + ".json");
+  idx.write(index());
+  sidecar.idx_xxh3 = idx.seal().xxh3;
+  description.write(to_json(sidecar));
+  description.seal();
+  if (tokenizer) tokenizer->commit();
+  bin_.commit();
+  idx.commit();
+  description.commit();
   sync_directory(fs::path(prefix_).parent_path());
   return sidecar;
 }

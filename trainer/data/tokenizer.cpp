@@ -21,7 +21,7 @@ ByteTokenizer::ByteTokenizer() : bytes_(256, '\0') {
   for (int byte = 0; byte < 256; ++byte) bytes_[byte] = static_cast<char>(byte);
 }
 
-std::vector<int32_t> ByteTokenizer::encode(std::string_view text) const {
+std::vector<int32_t> ByteTokenizer::encode_part(std::string_view text, bool) const {
   std::vector<int32_t> ids(text.size());
   for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<uint8_t>(text[i]);
   return ids;

@@ -20,7 +20,9 @@ class Tokenizer {
   virtual std::string name() const = 0;  // "byte", "bpe"
   virtual int64_t vocab_size() const = 0;
   // Any bytes are text, UTF-8 or not. Special tokens are never made from text.
-  virtual std::vector<int32_t> encode(std::string_view text) const = 0;
+  std::vector<int32_t> encode(std::string_view text) const { return encode_part(text, true); }
+  // Of a text that comes in parts (text_files.h): what goes before a text goes before its first part alone.
+  virtual std::vector<int32_t> encode_part(std::string_view text, bool first) const = 0;
   // The bytes token `id` stands for; none for a special token or an id beyond the vocabulary.
   virtual std::string_view bytes_of(int32_t id) const = 0;
   virtual std::optional<int32_t> eos() const = 0;  // ends a document
@@ -43,7 +45,7 @@ class ByteTokenizer final : public Tokenizer {
   ByteTokenizer();
   std::string name() const override { return "byte"; }
   int64_t vocab_size() const override { return 257; }
-  std::vector<int32_t> encode(std::string_view text) const override;
+  std::vector<int32_t> encode_part(std::string_view text, bool first) const override;
   std::string_view bytes_of(int32_t id) const override;
   std::optional<int32_t> eos() const override { return kEos; }
   std::optional<int32_t> bos() const override { return std::nullopt; }

@@ -59,12 +59,16 @@ int64_t TrainingData::vocab_size() const {
   for (const TokenFile& file : files_) {
     if (file.sidecar()) return file.sidecar()->vocab_size;
   }
-  for (const TokenFile& file : files_) largest = std::max(largest, file.max_token());
-  return largest + 1;
+  for (const TokenFile& file : files_) largest = std::max(largest, file.vocab_size());
+  return largest;
 }
 
-void TrainingData::check_vocabulary(int64_t vocab_size) const {
-  for (const TokenFile& file : files_) file.check_vocabulary(vocab_size);
+bool TrainingData::knows_vocabulary() const {
+  return std::any_of(files_.begin(), files_.end(), [](const TokenFile& file) { return file.sidecar().has_value(); });
+}
+
+void TrainingData::check_tokens(int64_t vocab_size) const {
+  for (const TokenFile& file : files_) file.check_tokens(vocab_size);
 }
 
 std::unique_ptr<Tokenizer> TrainingData::tokenizer() const {

@@ -29,7 +29,8 @@ class TrainingData {
   int64_t bytes() const;  // of the files that are mapped
   // The sets' own where it is known, else the largest token + 1. May read all.
   int64_t vocab_size() const;
-  void check_vocabulary(int64_t vocab_size) const;  // TokenFile's, of each
+  bool knows_vocabulary() const;
+  void check_tokens(int64_t vocab_size) const;      // TokenFile's, of each
   std::unique_ptr<Tokenizer> tokenizer() const;     // null: unknown
   uint64_t fingerprint() const;                     // of files and weights
 

@@ -4,7 +4,7 @@ namespace switchyard {
 
 Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
   const TokenFile file = TokenFile::open(prefix);
-  file.check_vocabulary(loaded.options.vocab_size);
+  file.check_tokens(loaded.options.vocab_size);
   const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};
   const Sampler sampler(
       file, {.sequence_length = train.sequence_length, .documents = loaded.options.mask_documents});

@@ -252,6 +252,26 @@ TEST_F(Checkpoints, NoneIntactIsAnErrorAndNeverAFreshStart) {
   EXPECT_EQ(warnings_.size(), 1u);
 }
 
+TEST_F(Checkpoints, ALatestWithoutAnyCheckpointIsNoFreshStart) {
+  keep(8);
+  fs::remove_all(dir(8));
+  EXPECT_NE(error_of([&] { newest(); }).find("LATEST: its checkpoint is gone"), std::string::npos);
+}
+
+TEST_F(Checkpoints, ALatestThatIsAFolderIsSurvived) {
+  keep(8);
+  fs::remove(root_ / "LATEST");
+  fs::create_directory(root_ / "LATEST");
+  EXPECT_EQ(newest(), dir(8));
+}
+
+TEST_F(Checkpoints, DamagedOnesAreNotCountedAmongTheKept) {
+  for (const int64_t step : {10, 13}) keep(step);
+  write(15);
+  publish(root_, 15, 2, {13});
+  EXPECT_EQ(list_steps(root_), (std::vector<int64_t>{15, 13, 10}));
+}
+
 TEST_F(Checkpoints, ARenamedStepIsNotTakenForAnother) {
   keep(8);
   fs::rename(dir(8), dir(80));

@@ -1,5 +1,8 @@
 #include "trainer/checkpoint/model_state.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include "trainer/together.h"
 
 namespace switchyard {
@@ -17,11 +20,20 @@ const char* prefix_of(Kind kind) {
   return "";
 }
 
+// The last update may have made them: such a checkpoint must not become the newest.
+void refuse_non_finite(const std::vector<float>& values, const std::string& name) {
+  float sum = 0;  // of x - x: 0 for every number, NaN for inf and NaN
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < values.size(); ++i) sum += values[i] - values[i];
+  if (sum != 0) fail(Fault::kNonFinite, "the checkpoint is not written: ", name, " is not finite after the last update");
+}
+
 TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece,
                        Kind kind) {
   return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(),
           [&store, &parameter, &piece, kind](const Emit& emit) {
             const std::vector<float> values = store.read(parameter, piece, kind);
+            refuse_non_finite(values, prefix_of(kind) + piece.name);
             emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
           }};
 }
@@ -69,7 +81,7 @@ std::string write_moments(CheckpointWriter& writer, const ParameterStore& store,
 std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name, const Shape& shape) {
   const TensorEntry& entry = reader.entry(name);
   if (entry.shape != shape.vector()) {
-    fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is ", to_string(Shape(entry.shape)),
+    fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is ", shape_text(entry.shape),
          ", the model has ", to_string(shape));
   }
   std::vector<float> values(shape.numel());
@@ -77,24 +89,40 @@ std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name
   return values;
 }
 
-// State that training alone needs, and only with the options that made it: another run may do without.
-bool is_training_state(const std::string& name) {
-  return name.ends_with(".mlp.gate.load_excess") || name.ends_with(".mlp.gate.noise_weight");
+// State that stands beside the weights, and only with the options that made it: a new run may do without.
+bool is_optional_state(const std::string& name) {
+  return name.ends_with(".mlp.gate.load_excess") || name.ends_with(".mlp.gate.noise_weight") ||
+         name.ends_with(".mlp.gate.e_score_correction_bias");
 }
 
 void load(CheckpointReader& reader, ParameterStore& store, Kind kind,
           MissingState missing = MissingState::kRefuse) {
   for (const Parameter& p : store.parameters()) {
     for (const Piece& piece : p.spec.pieces) {
-      const bool may_lack = missing == MissingState::kZero && is_training_state(piece.name);
+      const bool may_lack = missing == MissingState::kZero && is_optional_state(piece.name);
       if (may_lack && !reader.contains(piece.name)) continue;
       store.write(p, piece, kind, read_tensor(reader, prefix_of(kind) + piece.name, piece.shape));
     }
   }
 }
 
-// Experts that live on other ranks are known too.
-bool is_other_rank_expert(const std::string& name) { return name.find(".mlp.experts.") != std::string::npos; }
+// Experts that live on other ranks are known too: PREFIX.mlp.experts.N.gate_proj.weight and so on, for every row N of
+// the layer's router.
+bool is_expert_of(const ParameterStore& store, const std::string& name) {
+  constexpr std::string_view kExperts = ".mlp.experts.";
+  const size_t at = name.find(kExperts);
+  if (at == name.npos) return false;
+  const char *begin = name.data() + at + kExperts.size(), *end = name.data() + name.size();
+  int64_t number = -1;
+  const auto [next, error] = std::from_chars(begin, end, number);
+  const std::string_view rest(next, end);
+  const bool named_so = error == std::errc() && std::to_string(number) == std::string(begin, next) &&
+                        (rest == ".gate_proj.weight" || rest == ".up_proj.weight" || rest == ".down_proj.weight");
+  const std::string router = name.substr(0, at) + ".mlp.gate";
+  return named_so && std::any_of(store.parameters().begin(), store.parameters().end(), [&](const Parameter& p) {
+           return p.spec.name == router && number < p.spec.shape[0];
+         });
+}
 
 void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store, MissingState missing) {
   std::set<std::string> known;
@@ -105,8 +133,8 @@ void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store,
   for (const std::string& name : reader.names()) {
     std::string bare = name;
     if (bare.starts_with("adam_m.") || bare.starts_with("adam_v.")) bare = bare.substr(7);
-    if (missing == MissingState::kZero && is_training_state(bare)) continue;
-    if (!known.contains(bare) && !is_other_rank_expert(bare)) {
+    if (missing == MissingState::kZero && is_optional_state(bare)) continue;
+    if (!known.contains(bare) && !is_expert_of(store, bare)) {
       fail(Fault::kData, reader.directory().string(), ": tensor ", name, " is not in the model");
     }
   }

@@ -26,11 +26,14 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
+// None where there is no such directory.
 std::vector<std::string> entries_of(const fs::path& directory) {
   std::vector<std::string> names;
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error))
     names.push_back(it->path().filename().string());
+  if (error && error != std::errc::no_such_file_or_directory && error != std::errc::not_a_directory)
+    fail_reading(directory, error.value());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -48,10 +51,14 @@ void warn_of_latest(const fs::path& checkpoints, const std::string& newest, cons
   const fs::path path = checkpoints / kLatest;
   std::error_code ignored;
   std::string said = "nothing (it is missing)";
-  if (fs::is_regular_file(path, ignored)) {
-    const std::string text = MappedFile(path).bytes().size() < 256 ? read_file(path) : "too much";
-    said = shown(text.substr(0, text.find('\n')));
-    if (said == shown(newest)) return;
+  try {
+    if (fs::is_regular_file(path, ignored)) {
+      const std::string text = MappedFile(path).bytes().size() < 256 ? read_file(path) : "too much";
+      said = shown(text.substr(0, text.find('\n')));
+      if (said == shown(newest)) return;
+    }
+  } catch (const Error&) {
+    said = "nothing (it cannot be read)";
   }
   warn(concat(path.string(), ": names ", said, ", the newest checkpoint is ", newest));
 }
@@ -65,13 +72,15 @@ bool is_checkpoint(const fs::path& path) {
 
 fs::path step_directory(const fs::path& checkpoints, int64_t step) { return checkpoints / step_name(step); }
 
-void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last) {
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const std::vector<int64_t>& damaged) {
   write_file(checkpoints / kLatest, step_name(step) + "\n");
   sync_directory(checkpoints);
   if (keep_last <= 0) return;
   int64_t kept = 0;
-  for (const int64_t other : list_steps(checkpoints))
-    if (other <= step && ++kept > keep_last) remove_checkpoint(step_directory(checkpoints, other));
+  for (const int64_t other : list_steps(checkpoints)) {
+    const bool counts = other <= step && std::find(damaged.begin(), damaged.end(), other) == damaged.end();
+    if (counts && ++kept > keep_last) remove_checkpoint(step_directory(checkpoints, other));
+  }
 }
 
 std::vector<int64_t> list_steps(const fs::path& checkpoints) {
@@ -99,8 +108,16 @@ std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& war
       warn(concat("checkpoint ", path.string(), " is not used: ", error.what()));
     }
   }
-  if (steps.empty()) return std::nullopt;
-  fail(Fault::kData, checkpoints.string(), ": none of its ", steps.size(), " checkpoints is intact");
+  if (!steps.empty()) {
+    fail(Fault::kData, checkpoints.string(), ": none of its ", steps.size(), " checkpoints is intact");
+  }
+  // It is written with the first checkpoint: there were some.
+  std::error_code ignored;
+  if (fs::exists(checkpoints / kLatest, ignored)) {
+    fail(Fault::kData, (checkpoints / kLatest).string(),
+         ": its checkpoint is gone, and no other is there; remove the file to begin anew");
+  }
+  return std::nullopt;
 }
 
 fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {

@@ -231,12 +231,15 @@ TEST_F(HfFolders, AConfigThatCannotBeHonouredIsAUsageFault) {
       {"num_experts_per_tok", nullptr},
       {"moe_intermediate_size", nullptr},
       {"norm_topk_prob", "true"},
-      {"mlp_only_layers", {7}},
+      {"mlp_only_layers", {"1"}},
       {"mlp_only_layers", {-1}},
       {"mlp_only_layers", 1},
       {"decoder_sparse_step", 0},
       {"rms_norm_eps", 0},
       {"rms_norm_eps", "x"},
+      {"rms_norm_eps", 2},
+      {"num_experts", 4097},
+      {"rope_scaling", {{"rope_type", "default"}, {"rope_theta", 77}}},
       {"tie_word_embeddings", 1},
       {"attention_bias", true},
       {"use_sliding_window", true},
@@ -248,6 +251,39 @@ TEST_F(HfFolders, AConfigThatCannotBeHonouredIsAUsageFault) {
     config[key] = value;
     write_config(config);
     expect_refused(Fault::kUsage, {"config.json"});
+  }
+}
+
+TEST_F(HfFolders, WhatMeansNothingToTransformersMeansNothingHere) {
+  write_model(Arch::kQwen3Moe);
+  json config = config_;
+  config["mlp_only_layers"] = {1, 1, 99};
+  config["intermediate_size"] = 8;
+  write_config(config);
+  EXPECT_EQ(read_hf_config(hf() / "config.json").options.dense_layers, std::vector<int64_t>{1});
+  config["num_key_value_heads"] = nullptr;  // as many as there are heads
+  write_config(config);
+  const ModelOptions options = read_hf_config(hf() / "config.json").options;
+  EXPECT_EQ(options.num_key_value_heads, options.num_attention_heads);
+}
+
+TEST_F(HfFolders, WhatAKilledExportLeftIsNotCarriedOver) {
+  write_model(Arch::kMixtral);
+  import_hf(hf(), to());
+  fs::create_directory(fs::path(folder_ / ".gguf.tmp"));
+  write_file(fs::path(folder_ / ".gguf.tmp/stale.gguf"), "x");
+  export_gguf({.checkpoint = to(), .out = fs::path(folder_ / "gguf")});
+  EXPECT_EQ(std::distance(fs::directory_iterator(fs::path(folder_ / "gguf")), {}), 1);
+}
+
+TEST_F(HfFolders, AFileIsNoTargetWhateverItsSpelling) {
+  write_model(Arch::kMixtral);
+  import_hf(hf(), to());
+  write_file(fs::path(folder_ / "file"), "mine");
+  for (const char* name : {"file", "file/"}) {
+    EXPECT_EQ(fault_of([&] { export_hf({.checkpoint = to(), .out = folder_ / name}); }, "is no directory"),
+              Fault::kUsage);
+    EXPECT_EQ(read_file(fs::path(folder_ / "file")), "mine");
   }
 }
 

@@ -1,6 +1,7 @@
 #include "trainer/export/hf_config.h"
 
 #include <cmath>
+#include <set>
 
 #include "trainer/checkpoint/strict_json.h"
 #include "trainer/config.h"
@@ -29,6 +30,11 @@ class Reader {
   const json* find(const char* key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
+  }
+
+  bool is_null(const char* key) const {
+    const auto found = object_.find(key);
+    return found != object_.end() && found->is_null();
   }
 
   int64_t integer(const char* key, std::optional<int64_t> otherwise, int64_t least = 1,
@@ -99,6 +105,12 @@ void read_rope(const fs::path& path, const Reader& config, const ArchInfo& arch,
     check_rope_type(config, *scaling, "rope_scaling");
   }
   o.rope_theta = config.positive("rope_theta", arch.rope_theta);
+  if (const json* scaling = config.find("rope_scaling")) {
+    // Versions of transformers differ in which of the two they take.
+    const double inner = Reader(path, *scaling).positive("rope_theta", o.rope_theta);
+    if (inner != o.rope_theta)
+      config.refuse(concat("rope_scaling.rope_theta (", inner, ") contradicts rope_theta (", o.rope_theta, ")"));
+  }
   o.partial_rotary_factor = config.positive("partial_rotary_factor", arch.partial_rotary_factor);
   if (const json* rope = config.find("rope_parameters")) {
     if (!rope->is_object()) config.refuse("rope_parameters is no object");
@@ -121,7 +133,9 @@ void read_common(const Reader& config, const ArchInfo& arch, ModelOptions& o) {
   o.hidden_size = config.integer("hidden_size", std::nullopt);
   o.num_layers = config.integer("num_hidden_layers", std::nullopt, 1, kMaxLayers);
   o.num_attention_heads = config.integer("num_attention_heads", std::nullopt);
-  const int64_t kv = arch.num_key_value_heads == 0 ? o.num_attention_heads : arch.num_key_value_heads;
+  // Null is not left out here: transformers takes it for one key and value a query.
+  const bool each = arch.num_key_value_heads == 0 || config.is_null("num_key_value_heads");
+  const int64_t kv = each ? o.num_attention_heads : arch.num_key_value_heads;
   o.num_key_value_heads = config.integer("num_key_value_heads", kv);
   if (config.find("head_dim") == nullptr && o.hidden_size % o.num_attention_heads != 0)
     config.refuse(concat("num_attention_heads (", o.num_attention_heads, ") must divide hidden_size (",
@@ -160,11 +174,13 @@ void read_qwen_layers(const Reader& config, ModelOptions& o) {
   const json* layers = config.find("mlp_only_layers");
   if (layers == nullptr) return;
   if (!layers->is_array()) config.refuse("mlp_only_layers is no list");
+  std::set<int64_t> dense;
   for (const json& layer : *layers) {
-    if (!layer.is_number_unsigned() || layer.get<uint64_t>() >= static_cast<uint64_t>(o.num_layers))
-      config.refuse(concat("mlp_only_layers names ", Reader::brief(layer), ", no layer of ", o.num_layers));
-    o.dense_layers.push_back(layer.get<int64_t>());
+    if (!layer.is_number_unsigned()) config.refuse(concat("mlp_only_layers names ", Reader::brief(layer)));
+    // Those that there are, once: the others and repetitions mean nothing to transformers either.
+    if (layer.get<uint64_t>() < static_cast<uint64_t>(o.num_layers)) dense.insert(layer.get<int64_t>());
   }
+  o.dense_layers.assign(dense.begin(), dense.end());
 }
 
 // DeepSeek's router: a group's score is the sum of its two best, ours that of its top_k / group_topk best.
@@ -285,12 +301,25 @@ void write_attention(Arch arch, const ModelOptions& o, Text& out) {
   if (arch == Arch::kLlama) out["mlp_bias"] = false;
 }
 
+// What the checkpoint says of the model must be readable again: every value is one that a config may have.
+void check_values(const ModelOptions& o, const fs::path& path) {
+  try {
+    (void)model_from_text(model_to_text(o), path.string() + ", as a model");
+  } catch (const Error& error) {
+    const std::string message = error.what();  // the lines after the first show a text that is not the user's
+    fail(Fault::kUsage, message.substr(0, message.find('\n')));
+  }
+}
+
 }  // namespace
 
 HfModel read_hf_config(const fs::path& path) {
+  constexpr uintmax_t kMaxBytes = 1 << 24;
   std::error_code ignored;
   if (!fs::is_regular_file(path, ignored)) fail(Fault::kUsage, path.string(), ": missing");
-  const json object = parse_json(read_file(path, 1 << 24), path, Fault::kUsage);
+  if (fs::file_size(path, ignored) > kMaxBytes)
+    fail(Fault::kUsage, path.string(), ": more than ", kMaxBytes, " bytes is no description of a model");
+  const json object = parse_json(read_file(path), path, Fault::kUsage);
   const Reader config(path, object);
   const std::string type = config.text("model_type", "");
   const ArchInfo* arch = find_arch(type);
@@ -308,6 +337,7 @@ HfModel read_hf_config(const fs::path& path) {
   else
     read_moe(config, arch->arch, o);
   check_model(o, path.string());
+  check_values(o, path);
   return {.arch = arch->arch, .options = o, .source = read_source(config)};
 }
 

@@ -26,7 +26,7 @@ void check_tensors(const CheckpointReader& checkpoint, const ModelOptions& optio
 
 void check_output(const fs::path& path) {
   std::error_code error;
-  const fs::file_status status = fs::symlink_status(path, error);
+  const fs::file_status status = fs::symlink_status(without_trailing_slash(path), error);
   if (!fs::exists(status)) return;
   if (!fs::is_directory(status)) fail(Fault::kUsage, path.string(), ": exists and is no directory");
   if (!fs::is_empty(path, error)) fail(Fault::kUsage, path.string(), ": exists and is not empty");

@@ -53,6 +53,12 @@ void together(const Group& world, const std::function<void()>& f) {
   throw FailedTogether(static_cast<Fault>(header[0]), message);
 }
 
+bool any_rank(Communicator& world, const std::function<bool()>& says) {
+  int64_t votes = says && says() ? 1 : 0;
+  if (says) world.all_reduce(&votes, 1, DType::kI64);
+  return votes > 0;
+}
+
 std::vector<std::string> gather_texts(const Group& world, const std::string& text) {
   const int ranks = world->size();
   const auto size = static_cast<int64_t>(text.size());

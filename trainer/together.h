@@ -20,6 +20,9 @@ class FailedTogether : public Error {
 // collectives that a failing rank would miss.
 void together(const Group& world, const std::function<void()>& f);
 
+// Whether `says` (null: never) is true on any rank.
+bool any_rank(Communicator& world, const std::function<bool()>& says);
+
 // Every rank's text, in rank order, on every rank.
 std::vector<std::string> gather_texts(const Group& world, const std::string& text);
 

@@ -84,8 +84,16 @@ for byte in 0 9 17 18 26 34 38 46 54; do
   cp data.bin flipped.bin && cp data.idx flipped.idx && flip flipped.idx $byte
   expect 3 "flipped." $(train) r --set data.train=flipped
 done
-expect 6 "out of memory" bash -c 'ulimit -v 4194304; "$@"' x $(train) r --set model.hidden_size=1000000
+cp data.bin other.bin && cp data.idx other.idx && cp data.json other.json && flip other.bin 40
+expect 3 "other.bin: checksum" $(train) r --set data.train=other
+expect 3 "other.bin: checksum" $(train) r --set data.validation=other
+expect 2 "at most 4096" $(train) r --set model.moe.num_experts=5000
+expect 2 "train.sequence_length (4294967296)" $(train) r --set train.sequence_length=4294967296
+expect 2 "train.sequence_length (100000000)" "$program" plan config --world 1 --set train.sequence_length=100000000
+expect 6 "out of memory" bash -c 'ulimit -v 4194304; "$@"' x $(train) r --set model.hidden_size=1000000 --set model.head_dim=64
 expect 4 "step 2" $(train) nan --set optimizer.lr=1e30
+expect 4 "is not finite after the last update" $(train) nan --resume never --set optimizer.lr=1e30 --set optimizer.weight_decay=1e20 --set train.steps=1
+check "weights that are not finite are no checkpoint" test -z "$(ls nan/checkpoints)"
 
 # Checkpoints.
 expect 0 "" $(train) base
@@ -140,6 +148,9 @@ expect 0 "" "$program" eval base/checkpoints/step_00000004
 state base >after_eval
 check "eval writes nothing" cmp before after_eval
 
+expect 3 "$folder: cannot be read" "$program" score base --tokens "$folder" --out logits
+expect 0 "" "$program" score base --tokens ids --out /dev/null
+check "a device stays a device" test -c /dev/null
 echo "1 2 x" >ids
 expect 3 "ids:1:5" "$program" score base --tokens ids --out logits
 check "no half of a file" test ! -e logits
@@ -176,6 +187,8 @@ if [ -n "$mpiexec" ]; then
   expect 2 "train.global_batch_size (6)" $(mpi 4 r) --set train.global_batch_size=6
   expect 2 "parallel.expert (3) must divide" $(mpi 2 r) --set parallel.expert=3
   expect 3 "nothere.idx" $(mpi 2 r) --set data.train=nothere
+  mkdir -p blocked/metrics.jsonl
+  expect 2 "metrics.jsonl" $(mpi 2 blocked)
   # A rank that is killed: the others end within five seconds, and the next start goes on to the same digits.
   $(mpi 2 killed) --set parallel.expert=2 --set train.steps=1000000 >out 2>err &
   job=$!

@@ -8,8 +8,11 @@
 
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
+#include "parallel/comm/make.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/export/export_hf.h"
+#include "trainer/checkpoint/runs.h"
+#include "trainer/job/generation.h"
 #include "trainer/job/resume.h"
 
 namespace switchyard::test {
@@ -276,6 +279,78 @@ TEST_F(Resume, InitFromMayChangeTheBalanceLossAndTheNoise) {
   };
   EXPECT_EQ(start("add", global, "plain"), 1u);
   EXPECT_EQ(start("drop", "", "global"), 1u);
+  const std::string unbiased = "model { moe { expert_bias: false bias_update_rate: 0 } }";
+  EXPECT_EQ(start("without_bias", unbiased, "plain"), 1u);
+  EXPECT_EQ(start("with_bias", "", "without_bias"), 1u);
+}
+
+// A description of where the weights came from stays with them: the ends of texts, the length of the context.
+TEST_F(Resume, WhatTheModelCameFromIsCarriedOn) {
+  run("first", {1, 1}, 2);
+  CheckpointReader old(checkpoint("first", 2));
+  const std::string source = R"({"eos_token_id":7,"max_position_embeddings":99})";
+  {
+    CheckpointWriter writer(folder_ / "imported", 0);
+    std::vector<std::vector<float>> values;
+    std::vector<NamedTensor> tensors;
+    values.reserve(old.names().size());
+    for (const std::string& name : old.names()) {
+      if (name.starts_with("adam_")) continue;
+      values.emplace_back(old.bytes(name).size() / 4);
+      old.read(name, values.back().data(), DType::kF32);
+      tensors.push_back({name, DType::kF32, old.entry(name).shape, values.back().data()});
+    }
+    const std::string shards[] = {writer.write_shard("weights", tensors)};
+    writer.finish(shards, {{"model.txtpb", old.text("model.txtpb")}, {kSourceText, source}});
+  }
+  Config next = config(2);
+  next.train.init_from = folder_ / "imported";
+  train(next, {1, 1}, folder_ / "second");
+  next.train.steps = 3;
+  std::filesystem::remove_all(std::filesystem::path(folder_ / "imported"));
+  train(next, {1, 1}, folder_ / "second");  // resumed
+  EXPECT_EQ(CheckpointReader(checkpoint("second", 3)).text(kSourceText), source);
+}
+
+TEST_F(Resume, WeightsThatAreNotFiniteAreNotSaved) {
+  Config config = small_config(folder_ / "tokens", {kAll, "optimizer { lr: 1e30 weight_decay: 1e20 } train { steps: 1 }"});
+  const auto once = [&] { train(config, {2, 2}, folder_ / "run"); };
+  EXPECT_EQ(fault_of(once, "is not finite after the last update"), Fault::kNonFinite);
+  EXPECT_EQ(list_steps(std::filesystem::path(folder_ / "run") / "checkpoints"), std::vector<int64_t>());
+}
+
+// All ranks stop together, at once.
+TEST_F(Resume, AFileOfMetricsThatCannotBeWrittenStopsAllRanks) {
+  std::filesystem::create_directories(std::filesystem::path(folder_ / "run") / "metrics.jsonl");
+  EXPECT_EQ(fault_of([&] { run("run", {2, 2}, 5); }, "metrics.jsonl"), Fault::kUsage);
+}
+
+TEST_F(Resume, ATensorOfAnExpertThatThereIsNotIsRefused) {
+  run("run", {1, 1}, 5);
+  CheckpointReader old(checkpoint("run", 5));
+  const float value = 1;
+  CheckpointWriter writer(folder_ / "more", 5);
+  const NamedTensor stranger[] = {{"model.layers.0.mlp.experts.4.up_proj.weight", DType::kF32, {1}, &value}};
+  const std::string shards[] = {writer.write_shard("weights", stranger)};
+  writer.finish(shards, {{"model.txtpb", old.text("model.txtpb")}});
+  CheckpointReader reader(folder_ / "more");
+  ParameterStore store;
+  const Group self = make_self();
+  const Transformer model(store, config(5).model, DType::kF32, Axis{self, self});
+  store.materialize(Device::kCpu, 1, false);
+  EXPECT_EQ(fault_of([&] { load_weights(reader, store); }, "experts.4.up_proj.weight is not in the model"),
+            Fault::kData);
+}
+
+TEST_F(Resume, TextBeyondTheVocabularyIsNotContinued) {
+  ParameterStore store;
+  const Group self = make_self();
+  const Transformer model(store, config(5).model, DType::kF32, Axis{self, self});
+  store.materialize(Device::kCpu, 1, false);
+  for (const int32_t id : {61, -1}) {
+    const auto continued = [&] { generate(model, {3, id}, std::nullopt, {}, self, [](int32_t) {}); };
+    EXPECT_EQ(fault_of(continued, "is not in the model's vocabulary of 61"), Fault::kData);
+  }
 }
 
 TEST_F(Resume, InitFromLowersTheFirstLoss) {

@@ -91,7 +91,7 @@ int run_eval(const EvalArgs& args) {
       json["data"].push_back(part);
     }
   }
-  fmt::print("{}\n", json.dump());
+  fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
   return 0;
 }
 

@@ -96,7 +96,7 @@ void print_run(const Json& about) {
   for (const Json& entry : about["checkpoints"])
     fmt::print("  step {:>8}  {}\n", entry["step"].get<int64_t>(),
                entry["intact"].get<bool>() ? "intact" : "NOT INTACT: " + entry["error"].get<std::string>());
-  if (about["metrics"].is_object()) fmt::print("  last step: {}\n", about["metrics"].dump());
+  if (about["metrics"].is_object()) fmt::print("  last step: {}\n", about["metrics"].dump(-1, ' ', false, Json::error_handler_t::replace));
   fmt::print("{}", run_picture(fs::path(about["path"].get<std::string>()) / "metrics.jsonl"));
 }
 
@@ -123,7 +123,7 @@ int run_inspect(const InspectArgs& args) {
   const Json about =
       is_checkpoint ? describe_checkpoint(path) : describe_run(path, run ? path / "checkpoints" : path);
   if (args.json)
-    fmt::print("{}\n", about.dump());
+    fmt::print("{}\n", about.dump(-1, ' ', false, Json::error_handler_t::replace));
   else
     is_checkpoint ? print_checkpoint(about) : print_run(about);
   if (!is_checkpoint) check_any_intact(about);

@@ -38,6 +38,7 @@ std::vector<std::vector<int32_t>> read_lines(const std::string& path, int64_t vo
   for (std::string line; std::getline(in, line);) {
     lines.push_back(parse_line(line, path + ":" + std::to_string(lines.size() + 1), vocab));
   }
+  if (in.bad()) fail(Fault::kData, path, ": cannot be read");  // a folder, too
   return lines;
 }
 

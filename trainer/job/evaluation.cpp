@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "trainer/metrics/step_metrics.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 
@@ -27,12 +28,6 @@ void add_batch(const Transformer& model, const Batch& batch, const Tokenizer* to
   }
 }
 
-bool any_rank(const Group& world, const std::function<bool()>& stopped) {
-  int64_t votes = stopped && stopped() ? 1 : 0;
-  if (stopped) world->all_reduce(&votes, 1, DType::kI64);
-  return votes > 0;
-}
-
 }  // namespace
 
 Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer,
@@ -46,7 +41,7 @@ Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokeniz
   const int64_t rounds = (batches + world->size() - 1) / world->size();
   Sums sums;
   for (int64_t i = 0; i < rounds; ++i) {
-    if (any_rank(world, stopped)) return {.bits_per_byte = std::nullopt, .layers = {}, .complete = false};
+    if (any_rank(*world, stopped)) return {.bits_per_byte = std::nullopt, .layers = {}, .complete = false};
     const int64_t first = (i * world->size() + world->rank()) * micro_batch;
     const int64_t rows = std::clamp<int64_t>(samples - first, 0, micro_batch);
     Batch batch = data.evaluation_batch(std::min(first, samples - 1), std::max<int64_t>(rows, 1));
@@ -57,6 +52,7 @@ Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokeniz
   world->all_reduce(totals, 3, DType::kF64);
   Evaluation result{
       totals[0] / std::max(totals[1], 1.0), static_cast<int64_t>(totals[1]), std::nullopt, {}, true};
+  if (!std::isfinite(result.loss)) fail(Fault::kNonFinite, "evaluation: the loss is ", std::abs(result.loss));
   if (totals[2] > 0) result.bits_per_byte = totals[0] / std::numbers::ln2 / totals[2];
   return result;
 }

@@ -49,16 +49,15 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
   });
   stepper_ = std::make_unique<TrainStep>(config_, *model_, *store_, mesh_);
   if (experts_) stepper_->rebalancer().restore(experts_->loads);
-  if (is_root()) {
-    together(make_self(), [&] {
-      metrics_.emplace(directory_.metrics(), step_);
-      evaluations_.emplace(directory_.evaluations(), step_);
-      drop_later_samples(directory_.samples(), step_);
-      if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
-      progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
-    });
-  }
-  announce();
+  together(world, [&] {
+    if (!is_root()) return;
+    metrics_.emplace(directory_.metrics(), step_);
+    evaluations_.emplace(directory_.evaluations(), step_);
+    drop_later_samples(directory_.samples(), step_);
+    if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
+    progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
+    announce();
+  });
 }
 
 TrainingJob::~TrainingJob() = default;
@@ -73,23 +72,28 @@ void TrainingJob::adopt_initial_model(const Warn& warn) {
   // A run that goes on has the model in its own checkpoint; the one it began with may be gone.
   if (!resume_from_) init_from_ = resolve_checkpoint(config_.train.init_from, warn);
   CheckpointReader reader(resume_from_ ? *resume_from_ : *init_from_);
+  if (reader.has_text(kSourceText)) source_ = reader.text(kSourceText);
   adopt_model(config_,
               model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
 }
 
 void TrainingJob::open_data() {
   train_.emplace(config_.data.sets());
-  if (config_.model.vocab_size == 0) config_.model.vocab_size = train_->vocab_size();
+  if (!config_.data.validation.empty()) validation_file_.emplace(TokenFile::open(config_.data.validation));
+  if (config_.model.vocab_size == 0) {
+    config_.model.vocab_size = train_->vocab_size();
+    if (validation_file_ && !train_->knows_vocabulary())
+      config_.model.vocab_size = std::max(config_.model.vocab_size, validation_file_->vocab_size());
+  }
   check_model(config_.model, "model");
-  train_->check_vocabulary(config_.model.vocab_size);
+  train_->check_tokens(config_.model.vocab_size);
   tokenizer_ = train_->tokenizer();
   train_->start({.sequence_length = config_.train.sequence_length,
                  .shuffle = config_.data.shuffle,
                  .seed = config_.seed,
                  .documents = config_.model.mask_documents});
-  if (config_.data.validation.empty()) return;
-  validation_file_.emplace(TokenFile::open(config_.data.validation));
-  validation_file_->check_vocabulary(config_.model.vocab_size);
+  if (!validation_file_) return;
+  validation_file_->check_tokens(config_.model.vocab_size);
   validation_.emplace(*validation_file_, SamplerOptions{.sequence_length = config_.train.sequence_length,
                                                         .documents = config_.model.mask_documents});
 }
@@ -134,6 +138,8 @@ void TrainingJob::restore() {
     load_weights(reader, *store_);
     load_moments(reader, *store_);
     step_ = saved_step_ = reader.step();
+    for (const int64_t later : list_steps(directory_.checkpoints()))
+      if (later > step_) damaged_.push_back(later);
     const auto root_warns = [this](const std::string& message) { is_root() ? warn(message) : void(); };
     check_same_run(reader, config_, train_->fingerprint(), root_warns);
   } else if (init_from_) {
@@ -152,7 +158,6 @@ void TrainingJob::place_experts(CheckpointReader& reader) {
 }
 
 void TrainingJob::announce() {
-  if (!is_root()) return;
   write_file(directory_.config(), resolved_text(config_));
   write_file(directory_.env(), environment_json(config_, mesh_.world.size()));
   int64_t parameters = 0;
@@ -207,7 +212,10 @@ void TrainingJob::after_step(const StepMetrics& metrics) {
   }
   stopping_ = stepper_->stop_agreed();
   if (!stopping_ && due(config_.eval.every_steps)) evaluate_now(step_);
-  if (!stopping_ && due(config_.sample.every_steps)) sample_now(step_);
+  if (!stopping_ && due(config_.sample.every_steps)) {
+    sample_now(step_);
+    stopping_ = any_rank(*mesh_.world.host, stop_asked);
+  }
   if (stopping_) return;  // the checkpoint comes first, and there may be little time
   if (config_.checkpoint.every_steps > 0 && step_ % config_.checkpoint.every_steps == 0) save(step_);
 }
@@ -241,6 +249,7 @@ void TrainingJob::sample_now(int64_t step) {
   if (!tokenizer_) return;
   std::string all;
   for (const std::string& prompt : config_.sample.prompts) {
+    if (any_rank(*mesh_.world.host, stop_asked)) return;
     std::vector<int32_t> ids = tokenizer_->encode(prompt);
     if (ids.empty()) continue;
     StreamDecoder decoder(*tokenizer_);
@@ -249,7 +258,7 @@ void TrainingJob::sample_now(int64_t step) {
              {.max_tokens = config_.sample.max_tokens,
               .temperature = config_.sample.temperature,
               .seed = config_.seed},
-             mesh_.world.host, [&](int32_t id) { text += decoder.push(id); });
+             mesh_.world.host, [&](int32_t id) { text += decoder.push(id); }, stop_asked);
     all += text + decoder.finish() + "\n\n";
   }
   if (!is_root() || all.empty()) return;
@@ -290,6 +299,7 @@ void TrainingJob::save(int64_t step) {
                                            {"config.txtpb", resolved_text(config_)},
                                            {"state.json", state_json(step)}};
   if (tokenizer_) texts["tokenizer.json"] = tokenizer_->to_json();
+  if (!source_.empty()) texts[kSourceText] = source_;
   try {
     save_checkpoint(step_directory(directory_.checkpoints(), step), step, *store_, mesh_, texts);
   } catch (const FailedTogether&) {
@@ -299,7 +309,8 @@ void TrainingJob::save(int64_t step) {
   together(mesh_.world.host, [&] {
     if (!is_root()) return;
     if (!options_.resume) drop_later_checkpoints(step);
-    publish(directory_.checkpoints(), step, config_.checkpoint.keep_last);
+    std::erase(damaged_, step);  // written anew
+    publish(directory_.checkpoints(), step, config_.checkpoint.keep_last, damaged_);
   });
   saved_step_ = step;
   say(fmt::format(

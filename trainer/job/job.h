@@ -68,6 +68,8 @@ class TrainingJob {
   std::optional<Sampler> validation_;
   std::optional<RunLock> lock_;  // rank 0
   std::optional<std::filesystem::path> resume_from_, init_from_;
+  std::string source_;            // hugging_face.json of the checkpoint that the weights came from
+  std::vector<int64_t> damaged_;  // steps whose checkpoints were passed over
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Transformer> model_;
   std::optional<ExpertState> experts_;  // of the checkpoint that the run goes on from

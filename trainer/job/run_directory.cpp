@@ -51,7 +51,7 @@ RunLock::RunLock(const std::filesystem::path& root) {
 RunLock::~RunLock() { close(file_); }
 
 void RunDirectory::create() const {
-  for (const auto& folder : {root, checkpoints(), samples()}) {
+  for (const auto& folder : {root, checkpoints(), samples(), exports()}) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     if (error)

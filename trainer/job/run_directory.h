@@ -19,6 +19,7 @@ struct RunDirectory {
   std::filesystem::path tensorboard() const { return root / "tb"; }
   std::filesystem::path checkpoints() const { return root / "checkpoints"; }
   std::filesystem::path samples() const { return root / "samples"; }
+  std::filesystem::path exports() const { return root / "export"; }  // for the user's
 
   void create() const;
 };

@@ -1,5 +1,7 @@
 #include "trainer/metrics/step_metrics.h"
 
+#include <cerrno>
+
 #include <nlohmann/json.hpp>
 
 #include "trainer/checkpoint/files.h"
@@ -68,8 +70,9 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t last_step) :
   if (changed) {
     write_file(path, kept);
   }
+  errno = 0;
   out_.open(path, std::ios::app);
-  if (!out_) fail(Fault::kResource, path.string(), ": cannot be written");
+  if (!out_) fail_writing(path, errno != 0 ? errno : EIO);
 }
 
 void MetricsFile::write(const std::string& json) {

@@ -3,6 +3,7 @@
 
 #include "kernels/balance.h"
 #include "kernels/dispatch.h"
+#include "kernels/rank_rows.h"
 #include "kernels/gate_noise.h"
 #include "tests/cuda_emulated/sides.h"
 
@@ -174,6 +175,25 @@ TEST_F(CudaKernels, SortByExpert) {
                          .pairs = pairs,
                          .experts = experts,
                          .workspace = bench.workspace(SortByExpert::workspace_bytes(pairs, experts))});
+      });
+}
+
+TEST_F(CudaKernels, RowsForRanks) {
+  // Experts 0, 3, 4 are at home on rank 1, the others on ranks 0 and 2.
+  const std::vector<int32_t> home = {1, 0, 2, 1, 1}, local = {0, 0, 0, 1, 2};
+  for (int64_t tokens : {0, 1, 300})
+    for (int64_t top_k : {1, 3})
+      expect_same([&](auto& bench) {
+        const int64_t rows = tokens * 2;
+        const int32_t* expert = bench.input(random_indices(tokens * top_k, 1, -1, 4));
+        const int32_t *at = bench.input(home), *place = bench.input(local);
+        run(bench.on(),
+            RanksOfTokens{bench.template output<int32_t>(tokens * 3), expert, at, tokens, top_k, 3});
+        run(bench.on(), ChoicesOfRows{bench.template output<int32_t>(rows * top_k),
+                                      bench.input(random_indices(rows, 2, 0, static_cast<int>(tokens * 3) - 1)),
+                                      expert, at, place, rows, top_k, 3});
+        run(bench.on(), TotalsOfRanks{bench.template output<int64_t>(6), bench.input(std::vector<int64_t>{7, 0, 9}),
+                                      bench.input(std::vector<int64_t>{1, 20, 300, 4000, 50000}), at, 5, 3});
       });
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct OpCase {
   std::function<Var(const Vars&)> call;  // on any device and dtype of the inputs
   double tolerance = 1e-7;               // of the gradient check in double
   bool wide = false;                     // float or double only: never bf16
+
+  // GoogleTest prints a parameter's bytes without this.
+  friend std::ostream& operator<<(std::ostream& out, const OpCase& op) { return out << op.name; }
 };
 
 const std::vector<OpCase>& op_cases();

@@ -1,7 +1,7 @@
 // bench_steps [--skewed] CONFIG [PATH=VALUE]...: training steps of a config, made when they are asked for, so
 // that another program's steps can be timed in turn with ours in one run (benchmarks/against_torch).
 //
-// stdin of rank 0: a line with a number of steps; stdout: one JSON object per line with their seconds, losses
+// stdin of every rank (mpirun --stdin all): a line with a number of steps; stdout: one JSON object per line with their seconds, losses
 // and what the steps took from the system. Ends with stdin. The config's data, layout, precision and
 // train.init_from are used; nothing is written. --skewed: with moe.expert_bias, pushes the routers' choice to
 // the first experts.
@@ -107,12 +107,10 @@ Config with_model_of_checkpoint(Config config) {
 
 void serve(const Config& config, const Group& world, bool skewed) {
   Steps steps(config, world, skewed);
-  while (true) {
-    int64_t count = 0;
-    if (world->rank() == 0 && !(std::cin >> count)) count = 0;
-    world->broadcast(&count, 1, DType::kI64, 0);
-    if (count <= 0) return;
-    const nlohmann::ordered_json line = steps.run(static_cast<int>(count));
+  // Every rank reads the requests itself: one that waited in a collective would take a core from the program that has
+  // its turn.
+  for (int count = 0; std::cin >> count && count > 0;) {
+    const nlohmann::ordered_json line = steps.run(count);
     if (world->rank() == 0) std::cout << line.dump() << std::endl;
   }
 }

@@ -28,7 +28,7 @@ def command(system, cell, folder):
         line.append("parallel.rebalance_every_steps=4")
     if ranks == 1:
         return line
-    return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line]
+    return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun --stdin all -n {ranks} "$@"', "steps", *line]
 
 
 class Worker:

@@ -54,10 +54,8 @@ std::vector<Merge> merges_of(const json& text) {
 
 void place_special(const json& text, Vocabulary& vocabulary) {
   for (const json& added : text.value("added_tokens", json::array()))
-    if (added.value("special", false))
-      vocabulary.place(added["content"].get<std::string>(), added["id"].get<int64_t>(), kControl);
-    else
-      vocabulary.place(added["content"].get<std::string>(), added["id"].get<int64_t>(), kNormal);
+    vocabulary.place(added["content"].get<std::string>(), added["id"].get<int64_t>(),
+                     added.value("special", false) ? kControl : kNormal);
 }
 
 // The regular expressions of tokenizer.json's pre-tokenizer, of which llama.cpp knows some by name.

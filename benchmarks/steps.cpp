@@ -1,12 +1,15 @@
-// bench_steps [--skewed] CONFIG [PATH=VALUE]...: training steps of a config, made when they are asked for, so
-// that another program's steps can be timed in turn with ours in one run (benchmarks/against_torch).
+// bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...: training steps of a config, made when they
+// are asked for, so that another program's steps can be timed in turn with ours in one run
+// (benchmarks/against_torch).
 //
-// stdin of every rank (mpirun --stdin all): a line with a number of steps; stdout: one JSON object per line with their seconds, losses
-// and what the steps took from the system. Ends with stdin. The config's data, layout, precision and
-// train.init_from are used; nothing is written. --skewed: with moe.expert_bias, pushes the routers' choice to
-// the first experts.
+// A request is a line with a number of steps, on stdin, or rank r's in the pipe PREFIX.r. stdout: one JSON
+// object per line with their seconds, losses and what the steps took from the system. Ends with the requests.
+// The config's data, layout, precision and train.init_from are used; nothing is written. --skewed: with
+// moe.expert_bias, pushes the routers' choice to the first experts.
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -105,11 +108,9 @@ Config with_model_of_checkpoint(Config config) {
   return config;
 }
 
-void serve(const Config& config, const Group& world, bool skewed) {
+void serve(const Config& config, const Group& world, bool skewed, std::istream& requests) {
   Steps steps(config, world, skewed);
-  // Every rank reads the requests itself: one that waited in a collective would take a core from the program that has
-  // its turn.
-  for (int count = 0; std::cin >> count && count > 0;) {
+  for (int count = 0; requests >> count && count > 0;) {
     const nlohmann::ordered_json line = steps.run(count);
     if (world->rank() == 0) std::cout << line.dump() << std::endl;
   }
@@ -123,13 +124,22 @@ int main(int argc, char** argv) {
   try {
     std::vector<std::string> words(argv + 1, argv + argc);
     const bool skewed = std::erase(words, "--skewed") > 0;
-    if (words.empty()) fail(Fault::kUsage, "usage: bench_steps [--skewed] CONFIG [PATH=VALUE]...");
+    std::string pipes;
+    if (const auto at = std::find(words.begin(), words.end(), "--requests"); words.end() - at >= 2) {
+      pipes = at[1];
+      words.erase(at, at + 2);
+    }
+    if (words.empty()) {
+      fail(Fault::kUsage, "usage: bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...");
+    }
     const Config config =
         bench::with_model_of_checkpoint(load_config(words[0], {words.begin() + 1, words.end()}, {}));
     const LaunchInfo launch = launch_info();
     Group world = make_world({.timeout_seconds = 3600});
     choose_threads(config.threads, launch.local_size);
-    bench::serve(config, world, skewed);
+    std::ifstream pipe;
+    if (!pipes.empty()) pipe.open(pipes + "." + std::to_string(world->rank()));
+    bench::serve(config, world, skewed, pipes.empty() ? std::cin : pipe);
     world.reset();
     finalize_world();
     return 0;

@@ -15,12 +15,12 @@ ROOT = HERE.parents[1]
 BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
 
 
-def command(system, cell, folder):
+def command(system, cell, folder, pipes):
     """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-moving (experts change ranks), eager or compiled."""
     if system in ("eager", "compiled"):
         return [sys.executable, str(HERE / "torch_steps.py"), cell["model"], cell["precision"], str(cell["threads"]), system,
                 str(folder), cell["routing"], str(cell["ranks"])]
-    ranks = 1 if system == "switchyard-1" else cell["ranks"]
+    ranks = ranks_of(system, cell)
     line = [str(BUILD / "benchmarks/bench_steps"), str(config_file(folder, cell["precision"], ranks))]
     if cell["routing"] == "skewed":
         line.insert(1, "--skewed")
@@ -28,7 +28,19 @@ def command(system, cell, folder):
         line.append("parallel.rebalance_every_steps=4")
     if ranks == 1:
         return line
-    return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun --stdin all -n {ranks} "$@"', "steps", *line]
+    return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line, "--requests", str(pipes)]
+
+
+def ranks_of(system, cell):
+    """Of Switchyard, started by mpirun."""
+    return cell["ranks"] if system in ("switchyard", "switchyard-moving") else 1
+
+
+def write_end(path):
+    """Of a pipe with a name, made anew. Open for reading as well, or it would wait for the reader."""
+    pathlib.Path(path).unlink(missing_ok=True)
+    os.mkfifo(path)
+    return os.fdopen(os.open(path, os.O_RDWR), "w")
 
 
 class Worker:
@@ -41,8 +53,13 @@ class Worker:
         # PyTorch's bf16 makes a primitive of oneDNN for every count of rows that an expert ever has, and keeps 1024 of
         # them: with more, two threads are up to six times as fast.
         environment.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
-        self.process = subprocess.Popen(command(system, cell, folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        pipes, ranks = folder / f"requests-{system}", ranks_of(system, cell)
+        # Every rank reads its requests from a pipe of its own: a rank that waited in a collective for one to be handed on
+        # would spin, and take a core from the program that has its turn.
+        self.requests = [write_end(f"{pipes}.{r}") for r in range(ranks)] if ranks > 1 else []
+        self.process = subprocess.Popen(command(system, cell, folder, pipes), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=environment, start_new_session=True)
+        self.requests = self.requests or [self.process.stdin]
         self.seconds, self.losses, self.exchange, self.waiting = [], [], [], []
         self.last, self.failure = {}, None
 
@@ -50,8 +67,9 @@ class Worker:
         if steps <= 0 or self.failure:
             return
         try:
-            self.process.stdin.write(f"{steps}\n")
-            self.process.stdin.flush()
+            for pipe in self.requests:
+                pipe.write(f"{steps}\n")
+                pipe.flush()
             ready, _, _ = select.select([self.process.stdout], [], [], self.timeout)
             line = self.process.stdout.readline() if ready else None
         except BrokenPipeError:
@@ -108,7 +126,8 @@ class Worker:
 
     def close(self):
         if self.process.poll() is None:
-            self.process.stdin.close()
+            for pipe in self.requests:
+                pipe.close()
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:

@@ -1,5 +1,5 @@
-// bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...: training steps of a config, made when they
-// are asked for, so that another program's steps can be timed in turn with ours in one run
+// bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...: training steps of a config, made when
+// they are asked for, so that another program's steps can be timed in turn with ours in one run
 // (benchmarks/against_torch).
 //
 // A request is a line with a number of steps, on stdin, or rank r's in the pipe PREFIX.r. stdout: one JSON

@@ -40,7 +40,8 @@ Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const Ro
 // Causal attention over packed rows -> [tokens, heads head_dim]. documents: I32 [tokens] or undefined.
 Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor& documents = {});
 
-// Of the last token alone -> [1, heads head_dim]; qkv: the packed rows of all shape.seq tokens of one sequence. No gradient.
+// Of the last token alone -> [1, heads head_dim]; qkv: the packed rows of all shape.seq tokens of one
+// sequence. No gradient.
 Tensor attention_of_last(const Tensor& qkv, const kernels::AttentionShape& shape);
 
 // Token ids on the host; they are sorted here for the gradient. Result [tokens, cols].

@@ -1,5 +1,6 @@
-// Attention of a sequence's last token alone, for text that is made token by token: the rows of the tokens before are
-// kept, and only one query is new. The formulas and the packed rows are those of attention.h, without documents.
+// Attention of a sequence's last token alone, for text that is made token by token: the rows of the tokens
+// before are kept, and only one query is new. The formulas and the packed rows are those of attention.h,
+// without documents.
 #pragma once
 
 #include "kernels/attention.h"

@@ -27,7 +27,7 @@ enum class Precision : uint8_t { kFP32, kBF16 };
 
 struct ParallelOptions {
   int64_t expert = 1;                 // EP degree; divides the world
-  int64_t expert_tensor = 1;  // no expert is cut
+  int64_t expert_tensor = 1;          // no expert is cut
   double timeout_seconds = 300;       // the deadline of every wait
   int64_t rebalance_every_steps = 0;  // experts move from ranks that were too full for so long; 0: never
 };

@@ -53,8 +53,8 @@ Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor
 }
 
 Tensor attention_of_last(const Tensor& qkv, const kernels::AttentionShape& shape) {
-  CHECK(shape.batch == 1 && qkv.cols() == shape.row() && qkv.rows() == shape.seq, to_string(qkv.shape()), ", row ",
-        shape.row(), ", seq ", shape.seq);
+  CHECK(shape.batch == 1 && qkv.cols() == shape.row() && qkv.rows() == shape.seq, to_string(qkv.shape()),
+        ", row ", shape.row(), ", seq ", shape.seq);
   const Tensor o = Tensor::empty({1, shape.heads * shape.head_dim}, qkv.dtype(), qkv.device());
   launch(qkv, [&]<class T>(auto on) {
     kernels::run(on, kernels::AttentionLast<T>{.o = o.data<T>(), .qkv = qkv.data<T>(), .shape = shape});

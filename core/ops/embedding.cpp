@@ -16,7 +16,8 @@ struct SortedIds {
 // A counting sort: tokens stay in order within an id.
 SortedIds sort_ids(const std::vector<int32_t>& ids, int64_t vocab, Device device) {
   const int64_t n = static_cast<int64_t>(ids.size());
-  if (device == Device::kMeta) return {Tensor::empty({n}, DType::kI32, device), Tensor::empty({n}, DType::kI32, device)};
+  if (device == Device::kMeta)
+    return {Tensor::empty({n}, DType::kI32, device), Tensor::empty({n}, DType::kI32, device)};
   std::vector<int32_t> order(n), sorted(n), next(vocab + 1);
   for (const int32_t id : ids) ++next[id + 1];
   std::partial_sum(next.begin(), next.end(), next.begin());

@@ -66,8 +66,8 @@ LaunchInfo launch_info() {
     if (names.launcher == std::string_view("srun") && !std::getenv("SLURM_STEP_ID")) continue;
     const auto size = environment_number(names.size);
     if (!size || *size < 1) continue;
-    // Several processes of which this one is told no place, or none that there is: the first, so that it is not
-    // taken for a job of one.
+    // Several processes of which this one is told no place, or none that there is: the first, so that it is
+    // not taken for a job of one.
     auto rank = environment_number(names.rank);
     if (*size > 1 && (!rank || *rank >= *size)) rank = 0;
     if (!rank || *rank >= *size) continue;

@@ -189,11 +189,13 @@ TEST_F(CudaKernels, RowsForRanks) {
         const int32_t *at = bench.input(home), *place = bench.input(local);
         run(bench.on(),
             RanksOfTokens{bench.template output<int32_t>(tokens * 3), expert, at, tokens, top_k, 3});
-        run(bench.on(), ChoicesOfRows{bench.template output<int32_t>(rows * top_k),
-                                      bench.input(random_indices(rows, 2, 0, static_cast<int>(tokens * 3) - 1)),
-                                      expert, at, place, rows, top_k, 3});
-        run(bench.on(), TotalsOfRanks{bench.template output<int64_t>(6), bench.input(std::vector<int64_t>{7, 0, 9}),
-                                      bench.input(std::vector<int64_t>{1, 20, 300, 4000, 50000}), at, 5, 3});
+        run(bench.on(),
+            ChoicesOfRows{bench.template output<int32_t>(rows * top_k),
+                          bench.input(random_indices(rows, 2, 0, static_cast<int>(tokens * 3) - 1)), expert,
+                          at, place, rows, top_k, 3});
+        run(bench.on(),
+            TotalsOfRanks{bench.template output<int64_t>(6), bench.input(std::vector<int64_t>{7, 0, 9}),
+                          bench.input(std::vector<int64_t>{1, 20, 300, 4000, 50000}), at, 5, 3});
       });
 }
 

@@ -154,8 +154,9 @@ TEST_F(CudaKernels, CrossEntropyMayWriteItsGradientOverTheLogits) {
 
 TYPED_TEST(RowKernels, AttentionOfTheLast) {
   using T = TypeParam;
-  for (const AttentionShape& s : {AttentionShape{1, 1, 2, 1, 8, 0.4f}, AttentionShape{1, 5, 3, 3, 40, 0.3f},
-                                  AttentionShape{1, 37, 4, 2, 100, 0.1f}, AttentionShape{1, 70, 2, 1, 256, 0.06f}})
+  for (const AttentionShape& s :
+       {AttentionShape{1, 1, 2, 1, 8, 0.4f}, AttentionShape{1, 5, 3, 3, 40, 0.3f},
+        AttentionShape{1, 37, 4, 2, 100, 0.1f}, AttentionShape{1, 70, 2, 1, 256, 0.06f}})
     expect_same([&](auto& bench) {
       run(bench.on(), AttentionLast<T>{bench.template output<T>(s.heads * s.head_dim),
                                        bench.input(random_vector<T>(s.seq * s.row(), 1)), s});

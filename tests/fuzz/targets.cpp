@@ -165,11 +165,12 @@ Target bare_tokens() {
 }
 
 Target sidecar() {
-  return {
-      "tokens.json",
-      {sidecar_seed()},
-      [](const std::string& input, const fs::path&) { if (const auto sidecar = parse_sidecar("tokens.json", input)) (void)to_json(*sidecar); },
-      {}};
+  return {"tokens.json",
+          {sidecar_seed()},
+          [](const std::string& input, const fs::path&) {
+            if (const auto sidecar = parse_sidecar("tokens.json", input)) (void)to_json(*sidecar);
+          },
+          {}};
 }
 
 Target metrics() {

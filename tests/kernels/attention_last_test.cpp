@@ -16,7 +16,8 @@ TYPED_TEST(AttentionLastTest, IsTheLastRowOfAll) {
   for (const AttentionShape& s : {AttentionShape{1, 1, 2, 1, 8, 0.4f}, AttentionShape{1, 7, 3, 3, 10, 0.3f},
                                   AttentionShape{1, 300, 4, 2, 64, 0.125f}}) {
     const auto qkv = random_values<T>(s.seq * s.row(), 1);
-    std::vector<T> all(static_cast<size_t>(s.seq * s.heads * s.head_dim)), last(static_cast<size_t>(s.heads * s.head_dim));
+    std::vector<T> all(static_cast<size_t>(s.seq * s.heads * s.head_dim)),
+        last(static_cast<size_t>(s.heads * s.head_dim));
     std::vector<Acc<T>> lse(static_cast<size_t>(s.heads * s.seq));
     run(Cpu{}, AttentionForward<T>{all.data(), lse.data(), qkv.data(), nullptr, s});
     run(Cpu{}, AttentionLast<T>{last.data(), qkv.data(), s});

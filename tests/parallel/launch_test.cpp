@@ -71,10 +71,12 @@ TEST_F(Launch, ReadsOpenMpi) {
 }
 
 TEST_F(Launch, SurvivesNumbersThatCannotBe) {
-  expect_launch(with({{"WORLD_SIZE", "1"}, {"RANK", "0"}, {"LOCAL_WORLD_SIZE", "0"}}), "torchrun", 1, 0, 1, 0);
+  expect_launch(with({{"WORLD_SIZE", "1"}, {"RANK", "0"}, {"LOCAL_WORLD_SIZE", "0"}}), "torchrun", 1, 0, 1,
+                0);
   expect_launch(with({{"WORLD_SIZE", "0"}, {"RANK", "0"}, {"LOCAL_WORLD_SIZE", "1"}}), "none", 1, 0, 1, 0);
   // Not a job of one: MPI will say that it knows no other.
-  expect_launch(with({{"WORLD_SIZE", "2"}, {"RANK", "2"}, {"LOCAL_WORLD_SIZE", "2"}}), "torchrun", 2, 0, 2, 0);
+  expect_launch(with({{"WORLD_SIZE", "2"}, {"RANK", "2"}, {"LOCAL_WORLD_SIZE", "2"}}), "torchrun", 2, 0, 2,
+                0);
 }
 
 TEST_F(Launch, ReadsASlurmStepWithUnevenNodes) {

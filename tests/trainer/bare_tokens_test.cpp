@@ -103,8 +103,7 @@ TEST_F(BareTokensTest, RefusesDamagedFiles) {
 
 TEST_F(BareTokensTest, ATokenBeyondTheVocabularyIsNamed) {
   const TokenFile file = TokenFile::open(write("a.bin", llm_c({1, 2, 300})));
-  EXPECT_EQ(fault_of([&] { file.check_tokens(300); }, "a.bin: token 2 (document 0) is 300"),
-            Fault::kData);
+  EXPECT_EQ(fault_of([&] { file.check_tokens(300); }, "a.bin: token 2 (document 0) is 300"), Fault::kData);
   const std::string wide = llm_c_header(20240801, 7, 1) + bytes_of<uint32_t>({UINT32_MAX});
   const TokenFile huge = TokenFile::open(write("b.bin", wide));
   EXPECT_EQ(fault_of([&] { huge.check_tokens(1000); }, "is 4294967295"), Fault::kData);

@@ -50,11 +50,13 @@ TEST(Generation, KeptRowsGiveTheSameLogits) {
       ForwardContext context;
       const Tensor hidden =
           model.transformer
-              ->hidden({fresh, std::vector<int32_t>(fresh.size(), -1), {}, 1, std::ssize(fresh)}, context, &cache)
+              ->hidden({fresh, std::vector<int32_t>(fresh.size(), -1), {}, 1, std::ssize(fresh)}, context,
+                       &cache)
               .value();
       const auto kept = model.transformer->logits(hidden, std::ssize(fresh) - 1, 1).to_vector<float>();
       const auto anew = model.logits(ids);
-      for (size_t i = 0; i < anew.size(); ++i) ASSERT_NEAR(kept[i], anew[i], 1e-5) << changes << ", step " << step;
+      for (size_t i = 0; i < anew.size(); ++i)
+        ASSERT_NEAR(kept[i], anew[i], 1e-5) << changes << ", step " << step;
       fresh = {static_cast<int32_t>(step * 5 % 61)};
       ids.push_back(fresh[0]);
     }
@@ -84,8 +86,9 @@ TEST(Generation, EndsWhenItIsInterrupted) {
   const Group self = make_self();
   const Model model("", Axis{self, self});
   int made = 0;
-  generate(*model.transformer, {1}, std::nullopt, {.max_tokens = 50}, self, [&](int32_t) { ++made; },
-           [&] { return made == 3; });
+  generate(
+      *model.transformer, {1}, std::nullopt, {.max_tokens = 50}, self, [&](int32_t) { ++made; },
+      [&] { return made == 3; });
   EXPECT_EQ(made, 3);
 }
 

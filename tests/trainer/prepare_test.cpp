@@ -209,13 +209,22 @@ TEST_F(PrepareTest, BlocksAreCutBetweenLinesOfText) {
   }
 }
 
-// Lines that end in letters, white space, punctuation and characters of several bytes; with blank lines, carriage
-// returns, and wide spaces at their ends and beginnings.
+// Lines that end in letters, white space, punctuation and characters of several bytes; with blank lines,
+// carriage returns, and wide spaces at their ends and beginnings.
 TEST_F(PrepareTest, TheWordsOfBlocksAreThoseOfTheText) {
   const char* const kLlama3 =
       R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  const std::vector<std::string> lines = {"word",       "12",         "a line.", "  indented", "wide \xe3\x80\x80",
-                                          "\xe3\x80\x80" "begins", "\xd1\x8f",  "trail  ",    "\xc2\xa0nbsp", ""};
+  const std::vector<std::string> lines = {"word",
+                                          "12",
+                                          "a line.",
+                                          "  indented",
+                                          "wide \xe3\x80\x80",
+                                          "\xe3\x80\x80"
+                                          "begins",
+                                          "\xd1\x8f",
+                                          "trail  ",
+                                          "\xc2\xa0nbsp",
+                                          ""};
   const std::vector<std::string> ends = {"\n", "\r\n", "\n\n", "\n \n", "\r\n\r\n"};
   std::string text;
   for (size_t i = 0; i < 600; ++i) text += lines[i * 7 % lines.size()] + ends[i / 3 % ends.size()];

@@ -313,7 +313,8 @@ TEST_F(Resume, WhatTheModelCameFromIsCarriedOn) {
 }
 
 TEST_F(Resume, WeightsThatAreNotFiniteAreNotSaved) {
-  Config config = small_config(folder_ / "tokens", {kAll, "optimizer { lr: 1e30 weight_decay: 1e20 } train { steps: 1 }"});
+  Config config = small_config(folder_ / "tokens",
+                               {kAll, "optimizer { lr: 1e30 weight_decay: 1e20 } train { steps: 1 }"});
   const auto once = [&] { train(config, {2, 2}, folder_ / "run"); };
   EXPECT_EQ(fault_of(once, "is not finite after the last update"), Fault::kNonFinite);
   EXPECT_EQ(list_steps(std::filesystem::path(folder_ / "run") / "checkpoints"), std::vector<int64_t>());

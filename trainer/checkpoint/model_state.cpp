@@ -25,7 +25,8 @@ void refuse_non_finite(const std::vector<float>& values, const std::string& name
   float sum = 0;  // of x - x: 0 for every number, NaN for inf and NaN
 #pragma omp simd reduction(+ : sum)
   for (size_t i = 0; i < values.size(); ++i) sum += values[i] - values[i];
-  if (sum != 0) fail(Fault::kNonFinite, "the checkpoint is not written: ", name, " is not finite after the last update");
+  if (sum != 0)
+    fail(Fault::kNonFinite, "the checkpoint is not written: ", name, " is not finite after the last update");
 }
 
 TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece,
@@ -106,8 +107,8 @@ void load(CheckpointReader& reader, ParameterStore& store, Kind kind,
   }
 }
 
-// Experts that live on other ranks are known too: PREFIX.mlp.experts.N.gate_proj.weight and so on, for every row N of
-// the layer's router.
+// Experts that live on other ranks are known too: PREFIX.mlp.experts.N.gate_proj.weight and so on, for every
+// row N of the layer's router.
 bool is_expert_of(const ParameterStore& store, const std::string& name) {
   constexpr std::string_view kExperts = ".mlp.experts.";
   const size_t at = name.find(kExperts);
@@ -116,12 +117,13 @@ bool is_expert_of(const ParameterStore& store, const std::string& name) {
   int64_t number = -1;
   const auto [next, error] = std::from_chars(begin, end, number);
   const std::string_view rest(next, end);
-  const bool named_so = error == std::errc() && std::to_string(number) == std::string(begin, next) &&
-                        (rest == ".gate_proj.weight" || rest == ".up_proj.weight" || rest == ".down_proj.weight");
+  const bool named_so =
+      error == std::errc() && std::to_string(number) == std::string(begin, next) &&
+      (rest == ".gate_proj.weight" || rest == ".up_proj.weight" || rest == ".down_proj.weight");
   const std::string router = name.substr(0, at) + ".mlp.gate";
-  return named_so && std::any_of(store.parameters().begin(), store.parameters().end(), [&](const Parameter& p) {
-           return p.spec.name == router && number < p.spec.shape[0];
-         });
+  return named_so &&
+         std::any_of(store.parameters().begin(), store.parameters().end(),
+                     [&](const Parameter& p) { return p.spec.name == router && number < p.spec.shape[0]; });
 }
 
 void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store, MissingState missing) {

@@ -72,7 +72,8 @@ bool is_checkpoint(const fs::path& path) {
 
 fs::path step_directory(const fs::path& checkpoints, int64_t step) { return checkpoints / step_name(step); }
 
-void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const std::vector<int64_t>& damaged) {
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last,
+             const std::vector<int64_t>& damaged) {
   write_file(checkpoints / kLatest, step_name(step) + "\n");
   sync_directory(checkpoints);
   if (keep_last <= 0) return;

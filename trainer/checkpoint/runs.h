@@ -8,9 +8,10 @@ namespace switchyard {
 fs::path step_directory(const fs::path& checkpoints, int64_t step);
 
 // After finish(): points LATEST at `step` and, where keep_last > 0, removes all but the keep_last newest
-// checkpoints up to that step. Nothing but step_* directories of lower steps is removed. Those of `damaged` steps do not
-// count, and stay for whoever wants to look.
-void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const std::vector<int64_t>& damaged = {});
+// checkpoints up to that step. Nothing but step_* directories of lower steps is removed. Those of `damaged`
+// steps do not count, and stay for whoever wants to look.
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last,
+             const std::vector<int64_t>& damaged = {});
 
 // Steps that have a directory, newest first, intact or not.
 std::vector<int64_t> list_steps(const fs::path& checkpoints);

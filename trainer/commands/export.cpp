@@ -11,13 +11,16 @@
 namespace switchyard {
 
 int run_export(const ExportArgs& args) {
-  const Warn warn = [](const std::string& message) { fmt::print(stderr, "switchyard: warning: {}\n", message); };
+  const Warn warn = [](const std::string& message) {
+    fmt::print(stderr, "switchyard: warning: {}\n", message);
+  };
   const fs::path checkpoint = resolve_checkpoint(args.checkpoint, warn);
   const std::string arch = args.arch.empty() ? "auto" : args.arch;
   const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
   const std::string chosen =
       args.format == "gguf"
-          ? export_gguf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype, .warn = warn})
+          ? export_gguf(
+                {.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype, .warn = warn})
           : export_hf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype});
   CheckpointReader reader(checkpoint);
   const ModelOptions model = model_from_text(reader.text(kModelText), (checkpoint / kModelText).string());

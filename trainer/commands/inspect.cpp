@@ -96,7 +96,8 @@ void print_run(const Json& about) {
   for (const Json& entry : about["checkpoints"])
     fmt::print("  step {:>8}  {}\n", entry["step"].get<int64_t>(),
                entry["intact"].get<bool>() ? "intact" : "NOT INTACT: " + entry["error"].get<std::string>());
-  if (about["metrics"].is_object()) fmt::print("  last step: {}\n", about["metrics"].dump(-1, ' ', false, Json::error_handler_t::replace));
+  if (about["metrics"].is_object())
+    fmt::print("  last step: {}\n", about["metrics"].dump(-1, ' ', false, Json::error_handler_t::replace));
   fmt::print("{}", run_picture(fs::path(about["path"].get<std::string>()) / "metrics.jsonl"));
 }
 

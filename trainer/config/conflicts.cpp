@@ -46,10 +46,11 @@ void check_attention(Checker& c, const ModelOptions& m) {
       m.head_dim > 0, "model.num_attention_heads",
       "model.num_attention_heads ({}) must divide model.hidden_size ({}) where model.head_dim is left out",
       m.num_attention_heads, m.hidden_size);
-  c.require(m.head_dim <= kernels::kMaxHeadDim, "model.head_dim",
-            "model.head_dim ({}), which is model.hidden_size / model.num_attention_heads where it is left out, "
-            "exceeds {}",
-            m.head_dim, kernels::kMaxHeadDim);
+  c.require(
+      m.head_dim <= kernels::kMaxHeadDim, "model.head_dim",
+      "model.head_dim ({}), which is model.hidden_size / model.num_attention_heads where it is left out, "
+      "exceeds {}",
+      m.head_dim, kernels::kMaxHeadDim);
   c.require(m.head_dim % 2 == 0, "model.head_dim",
             "model.head_dim is {}; rotary embeddings need an even number", m.head_dim);
   const auto rotary = static_cast<int64_t>(static_cast<double>(m.head_dim) * m.partial_rotary_factor);
@@ -162,11 +163,12 @@ std::optional<Conflict> find_conflict(const Config& config) {
             t.micro_batch_size, t.sequence_length);
   const double choices = micro_tokens * static_cast<double>(config.model.moe ? config.model.moe->top_k : 1);
   c.require(choices <= kAbsurdChoices, "train.micro_batch_size",
-            "train.micro_batch_size ({}) times train.sequence_length ({}){} is more than {}", t.micro_batch_size,
-            t.sequence_length, config.model.moe ? " times model.moe.top_k" : "", static_cast<int64_t>(kAbsurdChoices));
+            "train.micro_batch_size ({}) times train.sequence_length ({}){} is more than {}",
+            t.micro_batch_size, t.sequence_length, config.model.moe ? " times model.moe.top_k" : "",
+            static_cast<int64_t>(kAbsurdChoices));
   c.require(config.device != Device::kCuda || config.model.head_dim <= kMaxCudaHeadDim, "model.head_dim",
-            "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for", config.model.head_dim,
-            kMaxCudaHeadDim);
+            "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for",
+            config.model.head_dim, kMaxCudaHeadDim);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "

@@ -66,7 +66,8 @@ class GzipFile final : public ByteSource {
         inside_member_ = false;
         ::inflateReset(&stream_);
       } else if (state != Z_OK && state != Z_BUF_ERROR) {
-        if (members_ == 1 && stream_.total_out == 0 && !has_magic_) fail(Fault::kData, path_, ": is no gzip file");
+        if (members_ == 1 && stream_.total_out == 0 && !has_magic_)
+          fail(Fault::kData, path_, ": is no gzip file");
         fail(Fault::kData, path_, ": is damaged: ", stream_.msg != nullptr ? stream_.msg : "not inflatable");
       } else if (stream_.avail_in == 0 && ended_ && stream_.avail_out > 0) {
         fail(Fault::kData, path_, ": is damaged: unexpected end of file");

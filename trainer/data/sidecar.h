@@ -20,8 +20,8 @@ struct Sidecar {
 };
 
 std::string to_json(const Sidecar& sidecar);
-// None where the text is the JSON of something else, which has nothing to do with the tokens. Fault::kData naming `path`
-// where it is ours and not whole.
+// None where the text is the JSON of something else, which has nothing to do with the tokens. Fault::kData
+// naming `path` where it is ours and not whole.
 std::optional<Sidecar> parse_sidecar(const std::string& path, const std::string& text);
 
 }  // namespace switchyard

@@ -35,7 +35,8 @@ bool is_ascii_word(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-// White space beyond ASCII, in UTF-8: U+0085, U+00A0, U+1680, U+2000..200A, U+2028, U+2029, U+202F, U+205F, U+3000.
+// White space beyond ASCII, in UTF-8: U+0085, U+00A0, U+1680, U+2000..200A, U+2028, U+2029, U+202F, U+205F,
+// U+3000.
 bool is_wide_space(std::string_view character) {
   if (character == "\xc2\x85" || character == "\xc2\xa0") return true;
   if (character == "\xe1\x9a\x80" || character == "\xe2\x81\x9f" || character == "\xe3\x80\x80") return true;
@@ -45,7 +46,8 @@ bool is_wide_space(std::string_view character) {
 }
 
 bool begins_with_space(std::string_view text) {
-  return text.empty() || is_space(text[0]) || is_wide_space(text.substr(0, 2)) || is_wide_space(text.substr(0, 3));
+  return text.empty() || is_space(text[0]) || is_wide_space(text.substr(0, 2)) ||
+         is_wide_space(text.substr(0, 3));
 }
 
 bool ends_with_space(std::string_view text) {
@@ -73,9 +75,10 @@ std::vector<std::string> find_text_files(const std::vector<std::string>& inputs)
 BlockReader::BlockReader(const std::string& path, int64_t block_bytes)
     : source_(open_bytes(path)), block_bytes_(block_bytes), json_lines_(text_ending(path) == ".jsonl") {}
 
-// The first place to cut at or after `from`; npos where the buffer has none. Both parts must have the tokens that they
-// have together. No tokenizer's piece crosses the end of a line between two characters that are no white space, nor the
-// place between an ASCII letter or digit and the end of its line, whatever white space follows that.
+// The first place to cut at or after `from`; npos where the buffer has none. Both parts must have the tokens
+// that they have together. No tokenizer's piece crosses the end of a line between two characters that are no
+// white space, nor the place between an ASCII letter or digit and the end of its line, whatever white space
+// follows that.
 size_t BlockReader::find_cut(size_t from) const {
   const std::string_view all = buffer_;
   for (size_t at = all.find('\n', from); at != all.npos; at = all.find('\n', at + 1)) {

@@ -46,8 +46,8 @@ class TokenFile {
 
   int64_t max_token()
       const;  // the largest id in the file; a negative id counts as larger than any. Reads it all
-  // Fault::kData with position and value where an id is not in [0, vocab_size), and where the files are not those that
-  // the sidecar, if there is one, has the checksums of. Reads it all.
+  // Fault::kData with position and value where an id is not in [0, vocab_size), and where the files are not
+  // those that the sidecar, if there is one, has the checksums of. Reads it all.
   void check_tokens(int64_t vocab_size) const;
   // The sidecar's, else the largest id + 1. May read it all.
   int64_t vocab_size() const;
@@ -83,8 +83,8 @@ class TokenFileWriter {
   void end_document();
   int64_t tokens() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(bounds_.size()) - 1; }
-  // Fills in the sidecar's counts and checksums, and returns it. `tokenizer_json`: to lie beside it, and to be named by
-  // it; empty: none.
+  // Fills in the sidecar's counts and checksums, and returns it. `tokenizer_json`: to lie beside it, and to
+  // be named by it; empty: none.
   Sidecar finish(Sidecar sidecar, const std::string& tokenizer_json = "");
 
  private:

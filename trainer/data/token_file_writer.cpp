@@ -71,9 +71,9 @@ std::string TokenFileWriter::index() const {
   return bytes;
 }
 
-// Everything is on the disk before anything gets its name: where that fails, an older data set stays as it was. The
-// tokenizer gets its name first, since tokens are never seen without it, and the description last: a crash in between
-// leaves files that open() finds not to belong together.
+// Everything is on the disk before anything gets its name: where that fails, an older data set stays as it
+// was. The tokenizer gets its name first, since tokens are never seen without it, and the description last: a
+// crash in between leaves files that open() finds not to belong together.
 Sidecar TokenFileWriter::finish(Sidecar sidecar, const std::string& tokenizer_json) {
   sidecar.tokens = tokens_;
   sidecar.documents = documents();

@@ -64,7 +64,8 @@ int64_t TrainingData::vocab_size() const {
 }
 
 bool TrainingData::knows_vocabulary() const {
-  return std::any_of(files_.begin(), files_.end(), [](const TokenFile& file) { return file.sidecar().has_value(); });
+  return std::any_of(files_.begin(), files_.end(),
+                     [](const TokenFile& file) { return file.sidecar().has_value(); });
 }
 
 void TrainingData::check_tokens(int64_t vocab_size) const {

@@ -30,9 +30,9 @@ class TrainingData {
   // The sets' own where it is known, else the largest token + 1. May read all.
   int64_t vocab_size() const;
   bool knows_vocabulary() const;
-  void check_tokens(int64_t vocab_size) const;      // TokenFile's, of each
-  std::unique_ptr<Tokenizer> tokenizer() const;     // null: unknown
-  uint64_t fingerprint() const;                     // of files and weights
+  void check_tokens(int64_t vocab_size) const;   // TokenFile's, of each
+  std::unique_ptr<Tokenizer> tokenizer() const;  // null: unknown
+  uint64_t fingerprint() const;                  // of files and weights
 
   // Before the first batch.
   void start(const SamplerOptions& options);

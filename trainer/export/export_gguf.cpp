@@ -112,8 +112,9 @@ std::string export_gguf(const GgufExport& job) {
   const GgufArch arch = choose_gguf_arch(job.arch, model.options);
   GgufFile file;
   write_keys(file, arch, model, job.dtype);
-  const std::string warning = write_tokenizer(file, model.tokenizer, (job.checkpoint / kTokenizerText).string(),
-                                              model.source, model.options.vocab_size);
+  const std::string warning =
+      write_tokenizer(file, model.tokenizer, (job.checkpoint / kTokenizerText).string(), model.source,
+                      model.options.vocab_size);
   if (!warning.empty() && job.warn) job.warn(warning);
   for (const GgufTensor& tensor : gguf_tensors(arch, model.options))
     file.add(source_of(checkpoint, tensor, job.dtype));

@@ -88,7 +88,8 @@ std::string pre_tokenizer_name(const json& text) {
 
 // A byte-level BPE tokenizer.json is llama.cpp's "gpt2". Returns a warning, or nothing.
 std::string write_byte_level(GgufFile& file, const json& text, Vocabulary vocabulary) {
-  for (const auto& [token, id] : text["model"]["vocab"].items()) vocabulary.place(token, id.get<int64_t>(), kNormal);
+  for (const auto& [token, id] : text["model"]["vocab"].items())
+    vocabulary.place(token, id.get<int64_t>(), kNormal);
   place_special(text, vocabulary);
   std::vector<std::string> merges;
   for (const Merge& merge : merges_of(text)) merges.push_back(merge.left + " " + merge.right);
@@ -99,12 +100,13 @@ std::string write_byte_level(GgufFile& file, const json& text, Vocabulary vocabu
   file.set_i32s("tokenizer.ggml.token_type", vocabulary.kinds);
   file.set_texts("tokenizer.ggml.merges", merges);
   file.set_bool("tokenizer.ggml.add_space_prefix", false);
-  return name.empty() ? "llama.cpp has no name for this tokenizer's way to cut words, and may cut some texts otherwise"
-                      : "";
+  return name.empty()
+             ? "llama.cpp has no name for this tokenizer's way to cut words, and may cut some texts otherwise"
+             : "";
 }
 
-// SentencePiece's pieces with a byte fallback are llama.cpp's "llama". It merges the pair whose piece scores highest,
-// so a piece's score is how early it was first merged.
+// SentencePiece's pieces with a byte fallback are llama.cpp's "llama". It merges the pair whose piece scores
+// highest, so a piece's score is how early it was first merged.
 void write_pieces(GgufFile& file, const json& text, Vocabulary vocabulary) {
   std::map<std::string, float> scores;
   float next = 0;
@@ -128,7 +130,8 @@ void write_pieces(GgufFile& file, const json& text, Vocabulary vocabulary) {
   file.set_texts("tokenizer.ggml.tokens", vocabulary.tokens);
   file.set_f32s("tokenizer.ggml.scores", score);
   file.set_i32s("tokenizer.ggml.token_type", vocabulary.kinds);
-  const std::string steps = text.value("normalizer", json()).dump() + text.value("pre_tokenizer", json()).dump();
+  const std::string steps =
+      text.value("normalizer", json()).dump() + text.value("pre_tokenizer", json()).dump();
   const bool prefix = steps.find("Prepend") != steps.npos ||
                       (steps.find("Metaspace") != steps.npos && steps.find("never") == steps.npos);
   file.set_bool("tokenizer.ggml.add_space_prefix", prefix);
@@ -147,7 +150,8 @@ void write_dummies(GgufFile& file, const Vocabulary& vocabulary) {
 std::optional<int64_t> id_in(const json& source, const char* key, int64_t vocab_size) {
   json id = source.value(key, json());
   if (id.is_array() && !id.empty()) id = id[0];
-  if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(vocab_size)) return std::nullopt;
+  if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(vocab_size))
+    return std::nullopt;
   return id.get<int64_t>();
 }
 
@@ -155,7 +159,8 @@ std::optional<int64_t> id_in(const json& source, const char* key, int64_t vocab_
 
 std::string write_tokenizer(GgufFile& file, const std::string& tokenizer, const std::string& origin,
                             const json& source, int64_t vocab_size) {
-  std::optional<int64_t> eos = id_in(source, "eos_token_id", vocab_size), bos = id_in(source, "bos_token_id", vocab_size);
+  std::optional<int64_t> eos = id_in(source, "eos_token_id", vocab_size),
+                         bos = id_in(source, "bos_token_id", vocab_size);
   std::string warning;
   if (tokenizer.empty()) {
     write_dummies(file, dummies(vocab_size, kNormal));

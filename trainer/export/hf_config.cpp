@@ -109,7 +109,8 @@ void read_rope(const fs::path& path, const Reader& config, const ArchInfo& arch,
     // Versions of transformers differ in which of the two they take.
     const double inner = Reader(path, *scaling).positive("rope_theta", o.rope_theta);
     if (inner != o.rope_theta)
-      config.refuse(concat("rope_scaling.rope_theta (", inner, ") contradicts rope_theta (", o.rope_theta, ")"));
+      config.refuse(
+          concat("rope_scaling.rope_theta (", inner, ") contradicts rope_theta (", o.rope_theta, ")"));
   }
   o.partial_rotary_factor = config.positive("partial_rotary_factor", arch.partial_rotary_factor);
   if (const json* rope = config.find("rope_parameters")) {

@@ -18,8 +18,9 @@ struct Evaluation {
 };
 
 // Every token of the data set but the first is a target once; at most `max_samples` sequences (0: all).
-// Error{kNonFinite} where the loss is not finite. Collective; no gradients, no noise, no counters moved. `loads` gets this rank's loads of experts; what
-// fills up the last sequence counts there as well. Ends early, on all ranks, once `stopped` says so on any.
+// Error{kNonFinite} where the loss is not finite. Collective; no gradients, no noise, no counters moved.
+// `loads` gets this rank's loads of experts; what fills up the last sequence counts there as well. Ends
+// early, on all ranks, once `stopped` says so on any.
 Evaluation evaluate(const Transformer& model, const Sampler& data, const Tokenizer* tokenizer,
                     int64_t micro_batch, int64_t max_samples, const Group& world,
                     LoadRecorder* loads = nullptr, const std::function<bool()>& stopped = {});

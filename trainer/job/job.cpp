@@ -254,11 +254,12 @@ void TrainingJob::sample_now(int64_t step) {
     if (ids.empty()) continue;
     StreamDecoder decoder(*tokenizer_);
     std::string text = prompt;
-    generate(*model_, ids, tokenizer_->eos(),
-             {.max_tokens = config_.sample.max_tokens,
-              .temperature = config_.sample.temperature,
-              .seed = config_.seed},
-             mesh_.world.host, [&](int32_t id) { text += decoder.push(id); }, stop_asked);
+    generate(
+        *model_, ids, tokenizer_->eos(),
+        {.max_tokens = config_.sample.max_tokens,
+         .temperature = config_.sample.temperature,
+         .seed = config_.seed},
+        mesh_.world.host, [&](int32_t id) { text += decoder.push(id); }, stop_asked);
     all += text + decoder.finish() + "\n\n";
   }
   if (!is_root() || all.empty()) return;

@@ -50,7 +50,8 @@ DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t
   }
   const std::string prefix = layer_prefix(layer);
   const std::vector<Parameter>& all = store.parameters();
-  for (size_t i = all.size(); i > 0 && all[i - 1].spec.name.starts_with(prefix); --i)  // the last that were added
+  for (size_t i = all.size(); i > 0 && all[i - 1].spec.name.starts_with(prefix);
+       --i)  // the last that were added
     parameters_.insert(parameters_.begin(), all[i - 1].var);
 }
 
@@ -103,7 +104,8 @@ Vars Transformer::run_layer(const DecoderLayer& layer, const Vars& x, const kern
 SequenceCache Transformer::make_cache(int64_t capacity, Device device) const {
   const int64_t row = (options_.num_attention_heads + 2 * options_.num_key_value_heads) * options_.head_dim;
   SequenceCache cache;
-  for (size_t i = 0; i < layers_.size(); ++i) cache.rows.push_back(Tensor::empty({capacity, row}, dtype_, device));
+  for (size_t i = 0; i < layers_.size(); ++i)
+    cache.rows.push_back(Tensor::empty({capacity, row}, dtype_, device));
   return cache;
 }
 
@@ -121,9 +123,11 @@ Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCac
     documents = Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x[0].device());
   }
   if (cache != nullptr) {
-    CHECK(batch.sequences == 1 && (cache->tokens == 0 || shape.seq == 1), cache->tokens, " cached, ", shape.seq, " new");
+    CHECK(batch.sequences == 1 && (cache->tokens == 0 || shape.seq == 1), cache->tokens, " cached, ",
+          shape.seq, " new");
     RopeTable table = rope(cache->tokens + shape.seq, x[0].device());
-    table = {table.cos.rows(cache->tokens, shape.seq), table.sin.rows(cache->tokens, shape.seq), table.rotary_dim};
+    table = {table.cos.rows(cache->tokens, shape.seq), table.sin.rows(cache->tokens, shape.seq),
+             table.rotary_dim};
     for (size_t i = 0; i < layers_.size(); ++i)
       x = {layers_[i](x[0], shape, table, documents, context, cache->rows[i], cache->tokens)};
     cache->tokens += shape.seq;

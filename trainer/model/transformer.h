@@ -12,8 +12,8 @@
 
 namespace switchyard {
 
-// What the layers keep of the tokens of one sequence, so that the next token alone is computed: per layer the packed
-// rows (kernels/attention.h) [capacity, row].
+// What the layers keep of the tokens of one sequence, so that the next token alone is computed: per layer the
+// packed rows (kernels/attention.h) [capacity, row].
 struct SequenceCache {
   std::vector<Tensor> rows;
   int64_t tokens = 0;  // so far
@@ -60,8 +60,8 @@ class Transformer {
   // Registers its parameters with `store`, which the caller materializes. dtype: of activations and weights.
   Transformer(ParameterStore& store, const ModelOptions& options, DType dtype, const Axis& ep);
 
-  // After the final norm: [tokens, hidden]. With a cache, under NoGrad: `batch` is one sequence's first tokens, or its
-  // next one.
+  // After the final norm: [tokens, hidden]. With a cache, under NoGrad: `batch` is one sequence's first
+  // tokens, or its next one.
   Var hidden(const Batch& batch, ForwardContext& context, SequenceCache* cache = nullptr) const;
   SequenceCache make_cache(int64_t capacity, Device device) const;
   // Cross-entropy of the batch's targets, times `scale`.

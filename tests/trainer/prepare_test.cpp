@@ -267,7 +267,7 @@ TEST_F(PrepareTest, EveryMemberOfAGzipFileCounts) {
 }
 
 TEST_F(PrepareTest, ALineOfJsonEndsWhereItEnds) {
-  write_bytes(in_ / "a.jsonl", std::string("{\"text\": \"a\"}\0 {", 18) + "\n");
+  write_bytes(in_ / "a.jsonl", std::string("{\"text\": \"a\"}\0 {", 16) + "\n");
   expect_failure({in_ / "a.jsonl"}, "a.jsonl:1: is no JSON (a NUL byte)");
 }
 

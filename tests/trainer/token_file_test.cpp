@@ -162,13 +162,14 @@ TEST_F(TokenFileTest, NamesTheTokenBeyondTheVocabulary) {
   EXPECT_EQ(fault_of([&] { file.check_tokens(22); }, "token 4 (document 0) is 22"), Fault::kData);
 }
 
-TEST_F(TokenFileTest, ANegativeTokenIsBeyondEveryVocabulary) {
+TEST_F(TokenFileTest, ANegativeTokenIsBeyondEveryVocabularyAndGivesNone) {
   bin_ = bytes_of<int32_t>({1, 2, 3, -5, 4, 5});
   Index index;
   index.type = 4;
   index.offsets = bytes_of<int64_t>({0, 8, 20});
   const TokenFile file = open(index);
   EXPECT_EQ(fault_of([&] { file.check_tokens(INT64_MAX); }, "token 3 (document 0) is -5"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { file.vocab_size(); }, "token 3 (document 0) is -5"), Fault::kData);
 }
 
 class WrittenTokenFile : public ::testing::TestWithParam<TokenType> {};
@@ -251,15 +252,6 @@ TEST_F(DamagedTokenFile, TheJsonOfSomethingElseIsNoDescription) {
     EXPECT_FALSE(file.sidecar());
     EXPECT_EQ(file.vocab_size(), 4);
   }
-}
-
-TEST_F(TokenFileTest, ANegativeTokenGivesNoVocabulary) {
-  bin_ = bytes_of<int32_t>({1, 2, 3, -5, 4, 5});
-  Index index;
-  index.type = 4;
-  index.offsets = bytes_of<int64_t>({0, 8, 20});
-  const TokenFile file = open(index);
-  EXPECT_EQ(fault_of([&] { file.vocab_size(); }, "token 3 (document 0) is -5"), Fault::kData);
 }
 
 }  // namespace

@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from common import ROOT, relative
 from make_golden import CASES, GOLDEN, write
 
-LOGITS, STEPS = 1e-5, 1e-8  # absolute, of float32; relative, of float64
+# Absolute, of float32; relative. The steps are float64's, but transformers normalises and attends in float32 even then, so another
+# processor's differ in the seventh digit (measured: 5e-7 in grad_norm, 4e-8 in the loss, AVX2 against AVX-512).
+LOGITS, STEPS = 1e-5, 2e-6
 KEPT = ROOT / "tests/golden"
 
 

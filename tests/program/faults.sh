@@ -37,6 +37,7 @@ flip() {  # FILE OFFSET: another byte there
 digits() {  # RUN: its metrics without what a clock or the machine says
   sed -E 's/"(tokens_per_second|step_seconds|exchange_seconds|exchange_wait_seconds|peak_memory_bytes)":[^,]*,//g' "$1/metrics.jsonl"
 }
+newest_step() { echo $((10#$(find "$1/checkpoints" -name 'step_*' -printf '%f\n' | sort | tail -1 | tr -d 'step_'))); }
 state() { find "$1" -printf '%p %s %T@\n' | sort; }
 wait_for_steps() {  # RUN N
   for _ in $(seq 400); do [ "$(cat "$1/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$2" ] && return; sleep 0.05; done
@@ -197,7 +198,8 @@ if [ -n "$mpiexec" ]; then
   for _ in $(seq 50); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
   check "a lost rank ends the job within five seconds" bash -c "! kill -0 $job"
   wait "$job"
-  last=$((10#$(sed 's/step_//' killed/checkpoints/LATEST)))
+  # Not LATEST: the kill may fall between the checkpoint's own rename and LATEST's.
+  last=$(newest_step killed)
   expect 0 "" $(mpi 2 killed) --set parallel.expert=2 --set train.steps=$((last + 2))
   check "goes on from the checkpoint before the kill" grep -q "resuming after step $last " out
   expect 0 "" $(mpi 2 straight) --set parallel.expert=2 --set train.steps=$((last + 2))

@@ -169,7 +169,7 @@ template <class A, class V, class E>
 void multiply_by_keys(const Block& block, Tile<A> scores, Tile<V> x, Panels<E> y) {
   for (int64_t r = 0; r < block.rows(); r += kMr)
     for (int64_t j = 0; j < block.visible_of_panel(r); j += kNr)
-      tile(steps<E>(y.k), rows_from(x, r), y.at(block.k0 + j), scores.row(r) + j, scores.ld, false);
+      tile(steps<E>(y.k), rows_from(x, r), y.at(block.k0 + j), scores.row(r) + j, scores.ld, Into::kReplace);
 }
 
 // out[r] += sum over the keys j that row r sees of weights[r, j] y[j]; y [keys, dim]. Of the others the
@@ -179,7 +179,7 @@ void add_rows_of_keys(const Block& block, Tile<A> out, Tile<V> weights, Panels<E
   for (int64_t r = 0; r < block.rows(); r += kMr)
     if (const int64_t k = block.visible_of_panel(r); k > 0)
       for (int64_t c = 0; c < dim; c += kNr)
-        tile(steps<E>(k), rows_from(weights, r), y.at(c, block.k0), out.row(r) + c, out.ld, true);
+        tile(steps<E>(k), rows_from(weights, r), y.at(c, block.k0), out.row(r) + c, out.ld, Into::kAdd);
 }
 
 // out[j] += sum over the rows r that see key j of weights[r, j] y[r], for the keys of the block; y [rows,
@@ -190,7 +190,7 @@ void add_rows_of_queries(const Block& block, Tile<A> out, Tile<E> weights, Panel
     if (const int64_t r = block.first_row(j); r < block.rows())
       for (int64_t c = 0; c < dim; c += kNr)
         tile(steps<E>(block.rows() - r), AInPlace<E>{weights.row(r / kPerStep<E>) + j, 1, weights.ld},
-             y.at(c, r), out.row(block.k0 + j) + c, out.ld, true);
+             y.at(c, r), out.row(block.k0 + j) + c, out.ld, Into::kAdd);
 }
 
 // Sets to zero what the products read of row r but the row does not see.

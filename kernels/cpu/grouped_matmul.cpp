@@ -48,14 +48,17 @@ void append_blocks(std::vector<Task>& tasks, int64_t group, int64_t begin, int64
   }
 }
 
-// Runs body(task) for every task, the longest first, so that a crowded expert does not leave the other
-// threads idle.
+// Runs body(task, next) for every task, the longest first, so that a crowded expert does not leave the other
+// threads idle; `next` is the one that this thread probably has next.
 template <class F>
 void for_each_task(std::vector<Task>& tasks, const F& body) {
   std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
   const auto count = static_cast<int64_t>(tasks.size());
 #pragma omp parallel for schedule(dynamic)
-  for (int64_t i = 0; i < count; ++i) body(tasks[static_cast<size_t>(i)]);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t next = std::min(i + omp_get_num_threads(), count - 1);
+    body(tasks[static_cast<size_t>(i)], tasks[static_cast<size_t>(next)]);
+  }
 }
 
 std::vector<Task>& empty_task_list() {
@@ -73,7 +76,7 @@ void run(Cpu, const GroupedMatmul<T>& args) {
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, args.offsets[g], args.offsets[g + 1] - args.offsets[g], args.n * args.k,
                   is_packed<T>());
-  for_each_task(tasks, [&](const Task& task) {
+  for_each_task(tasks, [&](const Task& task, const Task& next) {
     const Matmul<T, T> p{.c = args.y + task.first * args.n,
                          .a = args.x + task.first * args.k,
                          .b = args.w + task.group * args.n * args.k,
@@ -83,7 +86,8 @@ void run(Cpu, const GroupedMatmul<T>& args) {
                          .transpose_b = args.transpose_w,
                          .lda = args.k,
                          .ldb = args.transpose_w ? args.k : args.n,
-                         .ldc = args.n};
+                         .ldc = args.n,
+                         .next_b = args.w + next.group * args.n * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && args.k > 0) return gemm_of_padded_rows(p);
     run(Cpu{}, p);
@@ -96,7 +100,8 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
   std::vector<Task>& tasks = empty_task_list();
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, 0, args.n, (args.offsets[g + 1] - args.offsets[g]) * args.k, is_packed<T>());
-  for_each_task(tasks, [&](const Task& task) {
+  constexpr int64_t kStreamFrom = 4 << 20;  // elements: more than a core's part of the third-level cache
+  for_each_task(tasks, [&](const Task& task, const Task&) {
     const int64_t first_row = args.offsets[task.group], rows = args.offsets[task.group + 1] - first_row;
     const Matmul<T, C> p{.c = args.dw + (task.group * args.n + task.first) * args.k,
                          .a = args.dy + first_row * args.n + task.first,
@@ -108,7 +113,8 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
                          .accumulate = args.accumulate,
                          .lda = args.n,
                          .ldb = args.k,
-                         .ldc = args.k};
+                         .ldc = args.k,
+                         .stream = args.groups * args.n * args.k >= kStreamFrom};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && rows > 0) return gemm_of_padded_depth(p);
     run(Cpu{}, p);

@@ -1,5 +1,8 @@
 #include "kernels/cpu/packed_gemm.h"
 
+#include <bit>
+#include <utility>
+
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/panels.h"
@@ -18,20 +21,21 @@ constexpr int64_t kNc = 64 * kNr;
 struct FloatResult {
   float* c;
   int64_t ldc;
-  bool add;
+  Into into;
 
-  FloatResult from(int64_t i) const { return {c + i * ldc, ldc, add}; }
+  FloatResult from(int64_t i) const { return {c + i * ldc, ldc, into}; }
 
   // The tile at (i, j), of which rows x cols exist; a ragged one goes through a whole tile of its own.
-  template <class A, class B>
-  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b) const {
+  template <class A, class B, class Fetch = FetchNothing>
+  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b,
+               Fetch fetch = {}) const {
     float* to = c + i * ldc + j;
-    if (rows >= kMr && cols >= kNr) return tile(steps, a, b, to, ldc, add);
+    if (rows >= kMr && cols >= kNr) return tile(steps, a, b, to, ldc, into, fetch);
     alignas(64) float whole[kMr * kNr];
-    tile(steps, a, b, whole, kNr, false);
+    tile(steps, a, b, whole, kNr, Into::kReplace, fetch);
     for (int64_t r = 0; r < std::min(kMr, rows); ++r)
       for (int64_t q = 0; q < std::min(kNr, cols); ++q)
-        to[r * ldc + q] = add ? to[r * ldc + q] + whole[r * kNr + q] : whole[r * kNr + q];
+        to[r * ldc + q] = into == Into::kAdd ? to[r * ldc + q] + whole[r * kNr + q] : whole[r * kNr + q];
   }
 };
 
@@ -47,15 +51,44 @@ struct RoundedResult {
 
   RoundedResult from(int64_t i) const { return {c, ldc, add, partial, ld_partial, first, last, begin + i}; }
 
-  template <class A, class B>
-  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b) const {
+  template <class A, class B, class Fetch = FetchNothing>
+  void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b,
+               Fetch fetch = {}) const {
     const int64_t row = begin + i;
-    if (!last) return tile(steps, a, b, partial + row * ld_partial + j, ld_partial, !first);
+    if (!last) {
+      const Into into = first ? Into::kReplace : Into::kAdd;
+      return tile(steps, a, b, partial + row * ld_partial + j, ld_partial, into, fetch);
+    }
     alignas(64) float sum[kMr * kNr];
-    tile(steps, a, b, sum, kNr, false);
+    tile(steps, a, b, sum, kNr, Into::kReplace, fetch);
     if (!first) store_rows(sum, kNr, partial + row * ld_partial + j, ld_partial, kMr, kNr, 1.0f, true);
     store_rows(c + row * ldc + j, ldc, sum, kNr, std::min(kMr, rows), std::min(kNr, cols), 1.0f, add);
   }
+};
+
+// The lines of a [rows, cols] block that is wanted next, handed out tile by tile.
+class Ahead {
+ public:
+  Ahead() = default;  // nothing is wanted
+  template <class T>
+  Ahead(const T* block, int64_t ld, int64_t rows, int64_t cols)
+      : lines_{reinterpret_cast<const char*>(block), ld * static_cast<int64_t>(sizeof(T)), 0, 0, 0} {
+    if (ld == cols) cols *= std::exchange(rows, 1);  // one long row
+    const int64_t lines = (cols * static_cast<int64_t>(sizeof(T)) + 63) / 64;
+    lines_.log2_lines = std::bit_width(static_cast<uint64_t>(lines - 1));
+    lines_.last = ((rows - 1) << lines_.log2_lines) + lines - 1;
+  }
+
+  // For a tile of so many steps. When all is fetched: a line that is in the cache.
+  FetchLines next(int64_t steps) {
+    if (lines_.first > lines_.last) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0};
+    const FetchLines now = lines_;
+    lines_.first += steps;
+    return now;
+  }
+
+ private:
+  FetchLines lines_{nullptr, 0, 0, 0, -1};
 };
 
 // A tile for every panel of a [m, steps] and b [n, steps]. Short sums move more of C than of anything else:
@@ -75,9 +108,48 @@ void multiply_panels(int64_t m, int64_t n, int64_t steps, const E* a, const E* b
   }
 }
 
-// The parts of the sum, kKc steps each, for columns [j, j + n) of C.
+// The parts of the sum, kKc steps each, for columns [first, first + n) of C, where A is one block and B (the
+// weights of an expert with a few hundred rows, say) is read once, from memory: a group of panels is packed,
+// and while it is multiplied the next group comes into the second-level cache, of which it fills a quarter.
+template <class E, class T, class C, class ResultOf>
+void multiply_passing(const Matmul<T, C>& p, int64_t first, int64_t n, const ResultOf& result_of) {
+  constexpr int64_t kDepth = kKc * kPerStep<E>;
+  constexpr int64_t kGroup = 4 * kNr;  // of 1, 2, 4 and 8 panels the fastest
+  thread_local Scratch<E> a_scratch, b_scratch;
+  E* const a = a_scratch.reserve(kMc * kKc);
+  E* const b = b_scratch.reserve(kGroup * kKc);
+  // Where the panels of columns j on and steps l on are in B, or in the matrix after it.
+  const auto group_of = [&](const T* matrix, int64_t j, int64_t l) {
+    return p.transpose_b ? matrix + (first + j) * p.ldb + l : matrix + l * p.ldb + first + j;
+  };
+  const auto group_ahead = [&](int64_t j, int64_t l) {
+    const bool is_last = j >= n && l + kDepth >= p.k;
+    if (j >= n) j = 0, l = is_last ? 0 : l + kDepth;
+    const T* matrix = is_last ? p.next_b : p.b;
+    if (matrix == nullptr) return Ahead();
+    const int64_t cols = std::min(kGroup, n - j), k = std::min(kDepth, p.k - l);
+    return Ahead(group_of(matrix, j, l), p.ldb, p.transpose_b ? cols : k, p.transpose_b ? k : cols);
+  };
+  for (int64_t l = 0; l < p.k; l += kDepth) {
+    const int64_t k = std::min(kDepth, p.k - l), part = steps<E>(k);
+    pack<kMr>(a, p.a + l, p.lda, p.m, k, true);
+    const auto result = result_of(l == 0, l + k == p.k);
+    for (int64_t j = 0; j < n; j += kGroup) {
+      const int64_t cols = std::min(kGroup, n - j);
+      pack<kNr>(b, group_of(p.b, j, l), p.ldb, cols, k, p.transpose_b);
+      Ahead ahead = group_ahead(j + kGroup, l);
+      for (int64_t i = 0; i < p.m; i += kMr)
+        for (int64_t c = 0; c < cols; c += kNr)
+          result.tile_at(i, j + c, p.m - i, cols - c, part, APanel<E>{a + i * part}, BPanel<E>{b + c * part},
+                         ahead.next(part));
+    }
+  }
+}
+
+// The same for any A and B.
 template <class E, class T, class C, class ResultOf>
 void multiply_columns(const Matmul<T, C>& p, int64_t j, int64_t n, const ResultOf& result_of) {
+  if (p.m <= kMc && !p.transpose_a) return multiply_passing<E>(p, j, n, result_of);
   constexpr int64_t kDepth = kKc * kPerStep<E>;
   thread_local Scratch<E> a_scratch, b_scratch;
   E* const a = a_scratch.reserve(kMc * kKc);
@@ -111,10 +183,13 @@ void multiply_few_rows(const Matmul<float, float>& p) {
       const int64_t cols = std::min(kMr, p.n - j);
       if (cols < kMr) pack<kMr>(last, b, p.ldb, cols, k, true);
       for (int64_t i = 0; i < p.m; i += kNr) {
+        const BPanel<float> panel{x + i * k};
         if (cols < kMr)
-          tile(k, APanel<float>{last}, BPanel<float>{x + i * k}, columns, kNr, false);
+          tile(k, APanel<float>{last}, panel, columns, kNr, Into::kReplace);
+        else if (k == p.ldb && i == 0)
+          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace, FetchRows{b + kMr * k});
         else
-          tile(k, AInPlace<float>{b, p.ldb, 1}, BPanel<float>{x + i * k}, columns, kNr, false);
+          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace);
         pack<kMr>(rows, columns, kNr, kMr, kNr, true);
         store_rows(p.c + i * p.ldc + j, p.ldc, rows, kMr, std::min(kNr, p.m - i), cols, 1.0f, add);
       }
@@ -130,10 +205,16 @@ bool has_few_rows(const Matmul<float, float>& p) {
 
 template <class E, class T>
 void multiply(const Matmul<T, float>& p) {
+  const bool streams =
+      kHasStreaming && p.stream && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 && p.ldc % kWidth == 0;
   for (int64_t j = 0; j < p.n; j += kNc) {
-    const auto result = [&](bool first, bool) { return FloatResult{p.c + j, p.ldc, p.accumulate || !first}; };
+    const auto result = [&](bool first, bool last) {
+      const Into once = streams && last ? Into::kStreamed : Into::kReplace;
+      return FloatResult{p.c + j, p.ldc, p.accumulate || !first ? Into::kAdd : once};
+    };
     multiply_columns<E>(p, j, std::min(kNc, p.n - j), result);
   }
+  if (streams) finish_streaming();
 }
 
 // In bands of rows whose waiting sums stay in the cache.

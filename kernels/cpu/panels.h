@@ -12,7 +12,7 @@
 #include <algorithm>
 
 #include "kernels/dtype.h"
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -93,18 +93,64 @@ struct BPanel {
   const E* data;
 };
 
-// c[kMr, kNr] = a b, or c += a b if `add`
-template <class A, class E>
-[[gnu::always_inline]] inline void tile(int64_t steps, A a, BPanel<E> b, float* c, int64_t ldc, bool add) {
+// What a tile fetches at step l, while it computes, for tiles to come: memory then delivers while the
+// multipliers work. Inlined by force, because GCC drops calls of a function that does nothing but fetch.
+struct FetchNothing {
+  [[gnu::always_inline]] void operator()(int64_t) const {}
+};
+
+// A line a step into the second-level cache: lines first, first + 1, ..., last of rows of 2^log2_lines lines
+// that lie row_bytes apart.
+struct FetchLines {
+  const char* data;
+  int64_t row_bytes;
+  int log2_lines;
+  int64_t first, last;
+  [[gnu::always_inline]] void operator()(int64_t l) const {
+    constexpr int kIntoSecondLevel = 2;
+    const int64_t line = std::min(first + l, last), row = line >> log2_lines;
+    __builtin_prefetch(data + row * row_bytes + (line - (row << log2_lines)) * 64, 0, kIntoSecondLevel);
+  }
+};
+
+// kMr elements a step into the first-level cache: the kMr dense rows that a tile reads next in place.
+struct FetchRows {
+  const float* data;
+  [[gnu::always_inline]] void operator()(int64_t l) const { __builtin_prefetch(data + l * kMr); }
+};
+
+// How a tile's sums reach C. kStreamed: past the cache, for what is not read soon; c and ldc are multiples of
+// a vector, and whoever hands C on calls finish_streaming() first.
+enum class Into { kReplace, kAdd, kStreamed };
+
+#ifdef __AVX512F__
+inline constexpr bool kHasStreaming = true;  // with AVX2's vectors, half a line, it is slower (measured)
+[[gnu::always_inline]] inline void stream(float* to, const Vector& x) {
+  _mm512_stream_ps(to, reinterpret_cast<__m512>(x));
+}
+inline void finish_streaming() { _mm_sfence(); }
+#else
+inline constexpr bool kHasStreaming = false;
+inline void stream(float* to, const Vector& x) { *reinterpret_cast<VectorInMemory*>(to) = x; }
+inline void finish_streaming() {}
+#endif
+
+// c[kMr, kNr] = a b, or c += a b
+template <class A, class E, class Fetch = FetchNothing>
+[[gnu::always_inline]] inline void tile(int64_t steps, A a, BPanel<E> b, float* c, int64_t ldc, Into into,
+                                        Fetch fetch = {}) {
   Vector sum[kMr][2];
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
     sum[i][0] = sum[i][1] = Vector{};
-    if (add) __builtin_prefetch(c + i * ldc);
+    if (into == Into::kStreamed) continue;
+    __builtin_prefetch(c + i * ldc, 1);
+    __builtin_prefetch(c + i * ldc + kWidth, 1);
   }
   for (int64_t l = 0; l < steps; ++l) {
     const auto* columns = reinterpret_cast<const VectorInMemory*>(b.data + l * kNr);
     const Vector b0 = columns[0], b1 = columns[1];
+    fetch(l);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kMr; ++i) {
       const auto x = a.at(i, l);
@@ -112,6 +158,15 @@ template <class A, class E>
       multiply_add(sum[i][1], x, b1);
     }
   }
+  if (kHasStreaming && into == Into::kStreamed) {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kMr; ++i) {
+      stream(c + i * ldc, sum[i][0]);
+      stream(c + i * ldc + kWidth, sum[i][1]);
+    }
+    return;
+  }
+  const bool add = into == Into::kAdd;
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
     auto* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
@@ -122,13 +177,14 @@ template <class A, class E>
 
 // The same in double, for gradient checks.
 template <class A>
-void tile(int64_t steps, A a, BPanel<double> b, double* c, int64_t ldc, bool add) {
+void tile(int64_t steps, A a, BPanel<double> b, double* c, int64_t ldc, Into into) {
   double sum[kMr][kNr] = {};
   for (int64_t l = 0; l < steps; ++l)
     for (int64_t i = 0; i < kMr; ++i)
       for (int64_t j = 0; j < kNr; ++j) sum[i][j] += a.at(i, l) * b.data[l * kNr + j];
   for (int64_t i = 0; i < kMr; ++i)
-    for (int64_t j = 0; j < kNr; ++j) c[i * ldc + j] = add ? c[i * ldc + j] + sum[i][j] : sum[i][j];
+    for (int64_t j = 0; j < kNr; ++j)
+      c[i * ldc + j] = into == Into::kAdd ? c[i * ldc + j] + sum[i][j] : sum[i][j];
 }
 
 // Panels of kPanel rows of op(X) [size, k], one after the other; bf16 widened where panels are of float.

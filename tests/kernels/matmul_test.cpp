@@ -142,6 +142,30 @@ void expect_same_rows_in_every_product() {
     }
 }
 
+// Whole tiles and ragged ones, one part of the sum and several, rows on cache lines and beside them.
+template <class T>
+void expect_same_bits_streamed() {
+  for (int64_t k : {40, 1100})
+    for (int64_t ldc : {112, 113}) {
+      Case<T, float> plain({.m = 69, .n = 80, .k = k, .transpose_a = true}), streamed = plain;
+      std::vector<float> memory(69 * 113 + 16), expected(69 * 113);
+      size_t offset = 0;
+      plain.p.c = expected.data();
+      plain.p.ldc = streamed.p.ldc = ldc;
+      while (reinterpret_cast<uintptr_t>(streamed.p.c = memory.data() + offset) % 64 != 0) ++offset;
+      streamed.p.stream = true;
+      run(Cpu{}, plain.p);
+      run(Cpu{}, streamed.p);
+      EXPECT_EQ(std::memcmp(streamed.p.c, expected.data(), expected.size() * sizeof(float)), 0)
+          << "k " << k << ", ldc " << ldc;
+    }
+}
+
+TEST(PackedGemmTest, AStreamedResultHasTheSameBits) {
+  expect_same_bits_streamed<float>();
+  expect_same_bits_streamed<BF16>();
+}
+
 TEST(PackedGemmTest, ARowHasTheSameBitsInEveryProduct) { expect_same_rows_in_every_product<float, float>(); }
 TEST(PackedGemmTest, ARowOfBf16HasTheSameBitsInEveryProduct) {
   expect_same_rows_in_every_product<BF16, BF16>();

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <bit>
 
 #include "benchmarks/cuda_matmul/check.h"
 #include "benchmarks/cuda_matmul/report.h"
 #include "kernels/cuda/handles.h"
 #include "kernels/grouped_matmul.h"
+#include "kernels/half_logits.h"
 #include "kernels/matmul.h"
 
 namespace switchyard::bench {
@@ -135,6 +137,22 @@ int check_weight(Cuda exec, const Groups& g, int64_t n, int64_t k, bool accumula
                 relative_error(out[0], reference), tolerance<T, C>(), same_bits(out[0], out[1]));
 }
 
+// Columns vocab .. stride - 1 may hold anything.
+int check_half_logits(Cuda exec, Size s, std::mt19937& generator) {
+  const auto h = random_vector<BF16>(s.m * s.k, generator), w = random_vector<BF16>(s.n * s.k, generator);
+  const int64_t stride = kernels::half_logits_stride(s.n);
+  DeviceArray<BF16> dh(h), dw(w), z(s.m * stride);  // halves have the size of bf16
+  kernels::run(exec,
+               kernels::HalfLogits{reinterpret_cast<F16*>(z.data()), dh.data(), dw.data(), s.m, s.n, s.k});
+  std::vector<float> out;
+  const std::vector<BF16> halves = z.host();
+  for (int64_t i = 0; i < s.m * s.n; ++i)
+    out.push_back(static_cast<float>(std::bit_cast<F16>(halves[i / s.n * stride + i % s.n])));
+  std::vector<double> reference(s.m * s.n, 0);
+  reference_product(reference.data(), h.data(), w.data(), s, s.k, 1, 1, s.k);
+  return report(concat("half logits ", s.m, "x", s.n, "x", s.k), relative_error(out, reference), 5e-4, true);
+}
+
 template <class T, class C>
 int check_matmuls(Cuda exec, std::mt19937& generator) {
   int failures = 0;
@@ -176,6 +194,8 @@ int check_products(Cuda exec, unsigned seed) {
     std::printf("grouped bf16 products by %s\n", wgmma ? "wgmma (where the GPU has it)" : "mma.sync");
     exec.handles->allow_wgmma = wgmma;
     failures += check_grouped<BF16>(exec, generator);
+    for (const Size s : {Size{130, 1001, 64}, Size{257, 520, 136}, Size{3, 300, 8}})
+      failures += check_half_logits(exec, s, generator);
   }
   exec.handles->allow_wgmma = allow_wgmma;
   failures += check_grouped<float>(exec, generator);

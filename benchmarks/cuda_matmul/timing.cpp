@@ -10,8 +10,10 @@
 
 #include "benchmarks/cuda_matmul/device.h"
 #include "kernels/attention.h"
+#include "kernels/cross_entropy.h"
 #include "kernels/cuda/handles.h"
 #include "kernels/grouped_matmul.h"
+#include "kernels/half_logits.h"
 #include "kernels/matmul.h"
 
 namespace switchyard::bench {
@@ -170,6 +172,10 @@ void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t
       run(exec, kernels::GroupedMatmul<BF16>{dx.data(), dy.data(), w.data(), device_offsets.data(), groups,
                                              total, k, n, false});
     });
+    bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "weight =", flops, [&] {
+      run(exec, kernels::GroupedMatmulWeight<BF16>{dw.data(), dy.data(), x.data(), device_offsets.data(),
+                                                   groups, total, n, k, false});
+    });
     bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "weight +=", flops, [&] {
       run(exec, kernels::GroupedMatmulWeight<BF16>{dw.data(), dy.data(), x.data(), device_offsets.data(),
                                                    groups, total, n, k, true});
@@ -192,6 +198,42 @@ void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t
   CublasGrouped grouped(y.data(), x.data(), w.data(), offsets, static_cast<int>(n), static_cast<int>(k));
   bench.line(name + ": cublasGemmGroupedBatchedEx forward", flops,
              [&] { grouped.run(exec.handles->cublas); });
+}
+
+// The output head: logits, their softmax and its gradient, in float16 and in float32.
+void time_head(Bench& bench, int64_t rows, int64_t vocab, int64_t d) {
+  const Cuda exec = bench.exec;
+  const int64_t stride = kernels::half_logits_stride(vocab);
+  RandomArray h(rows * d), w(vocab * d);
+  DeviceArray<float> wide(rows * vocab), loss(rows), dw(vocab * d);
+  DeviceArray<BF16> half(rows * stride), dh(rows * d);
+  DeviceArray<int32_t> target(std::vector<int32_t>(rows, 5));
+  const double flops = 2.0 * rows * vocab * d;
+  const std::string name = concat("head ", rows, " x ", vocab, " x ", d);
+  auto* z = reinterpret_cast<F16*>(half.data());
+  bench.line(name + ": float16 logits", flops, [&] {
+    run(exec, kernels::HalfLogits{z, h.data(), w.data(), rows, vocab, d});
+  });
+  bench.line(name + ": softmax and gradient of float16 logits, GB/s", 4e3 * rows * vocab, [&] {
+    run(exec, kernels::HalfCrossEntropy{loss.data(), half.data(), z, target.data(), rows, vocab, 0.1f});
+  });
+  bench.line(name + ": float32 logits by cuBLAS", flops, [&] {
+    run(exec, kernels::Matmul<BF16, float>{wide.data(), h.data(), w.data(), rows, vocab, d, false, true});
+  });
+  bench.line(name + ": bf16 logits by cuBLAS", flops, [&] {
+    run(exec, kernels::Matmul<BF16>{half.data(), h.data(), w.data(), rows, vocab, d, false, true});
+  });
+  bench.line(name + ": softmax and gradient of float32 logits, GB/s", 6e3 * rows * vocab, [&] {
+    run(exec,
+        kernels::CrossEntropy<BF16>{loss.data(), half.data(), wide.data(), target.data(), rows, vocab, 0.1f});
+  });
+  bench.line(name + ": dh", flops, [&] {
+    run(exec, kernels::Matmul<BF16>{dh.data(), half.data(), w.data(), rows, d, vocab});
+  });
+  bench.line(name + ": dw +=", flops, [&] {
+    run(exec,
+        kernels::Matmul<BF16, float>{dw.data(), half.data(), h.data(), vocab, d, rows, true, false, true});
+  });
 }
 
 // Products below the diagonal only: 2 of them forward, 5 backward (ours computes 7).
@@ -228,7 +270,10 @@ void time_all(Cuda exec) {
     time_grouped(bench, 128, 2048, 1536, 2048, zipf);
     time_grouped(bench, 128, 2048, 2048, 768, zipf);
   }
-  time_attention(bench, {8, 2048, 12, 12, 64, 0});
+  time_head(bench, 5248, 50304, 768);
+  time_head(bench, 8192, 32768, 1024);
+  time_attention(bench, {32, 1024, 12, 12, 64, 0});
+  time_attention(bench, {8, 2048, 16, 4, 64, 0});
   time_attention(bench, {8, 2048, 16, 4, 128, 0});
 }
 

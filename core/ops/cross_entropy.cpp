@@ -6,60 +6,99 @@
 #include "core/ops.h"
 #include "core/ops/common.h"
 #include "kernels/elementwise.h"
+#include "kernels/half_logits.h"
 #include "kernels/matmul.h"
 
 namespace switchyard {
 
 namespace {
 
-// Logits exist for one chunk of rows at a time: about this many elements.
-int64_t chunk_elements(Device device) {
-  return device == Device::kCuda ? int64_t{1} << 27 : int64_t{1} << 21;
-}
-
+// Logits exist for one chunk of rows at a time.
 struct Chunk {
-  Tensor logits, dlogits;  // [rows, vocab] in Acc and T; one memory where T is Acc
+  Tensor logits, dlogits;  // [rows, stride] in Acc and T; one memory where T is Acc or the logits are half
+  int64_t rows, stride;
 };
 
 struct HeadGradient {
   Tensor dh, dw;  // of h (T) and w (Acc), for d loss = 1; undefined where not wanted
 };
 
-// Losses of rows begin .. begin + rows, and their part of the gradient.
-void run_chunk(const Tensor& h, const Tensor& w, const Tensor& target, const Tensor& losses,
-               const Chunk& chunk, const HeadGradient& grad, int64_t begin, int64_t rows, double scale) {
+// On a GPU bf16 has logits of float16 (kernels/half_logits.h).
+template <class T, class On>
+inline constexpr bool kHalfLogits = std::is_same_v<T, BF16>&& std::is_same_v<On, Cuda>;
+
+Chunk make_chunk(const Tensor& h, int64_t vocab, bool gradient) {
+  const bool cuda = h.device() == Device::kCuda, half = cuda && h.dtype() == DType::kBF16;
+  const int64_t elements = half ? int64_t{1} << 28 : cuda ? int64_t{1} << 27 : int64_t{1} << 21;
+  const int64_t stride = half ? kernels::half_logits_stride(vocab) : vocab;
+  int64_t rows = std::max<int64_t>(elements / std::max<int64_t>(vocab, 1), 64);
+  if (cuda && rows > 128) rows -= rows % 128;  // whole tiles of the product
+  rows = std::min(rows, h.rows());
+  Chunk chunk{
+      Tensor::empty({rows, stride}, half ? h.dtype() : acc_of(h.dtype()), h.device()), {}, rows, stride};
+  const bool shared = half || acc_of(h.dtype()) == h.dtype();
+  if (gradient) chunk.dlogits = shared ? chunk.logits : Tensor::empty({rows, stride}, h.dtype(), h.device());
+  return chunk;
+}
+
+// Rows begin .. begin + rows.
+struct Rows {
+  int64_t begin, rows;
+};
+
+// Losses of some rows, and their logits' gradient if the chunk has memory for it.
+void run_losses(const Tensor& h, const Tensor& w, const Tensor& target, const Tensor& losses,
+                const Chunk& chunk, Rows r, double scale) {
   const int64_t vocab = w.dim(0), d = w.dim(1);
-  const bool want = grad.dh.defined();
   launch(h, [&]<class T>(auto on) {
     using A = Acc<T>;
-    const T* hp = h.data<T>() + begin * d;
-    A* logits = chunk.logits.data<A>();
-    T* dlogits = want ? chunk.dlogits.data<T>() : nullptr;
-    kernels::run(
-        on, kernels::Matmul<T, A>{
-                .c = logits, .a = hp, .b = w.data<T>(), .m = rows, .n = vocab, .k = d, .transpose_b = true});
-    kernels::run(on, kernels::CrossEntropy<T>{.loss = losses.data<A>() + begin,
-                                              .dlogits = dlogits,
-                                              .logits = logits,
-                                              .target = target.data<int32_t>() + begin,
-                                              .rows = rows,
-                                              .vocab = vocab,
-                                              .scale = static_cast<A>(scale)});
-    if (!want) return;
-    kernels::run(on, kernels::Matmul<T>{.c = grad.dh.data<T>() + begin * d,
+    const T* hp = h.data<T>() + r.begin * d;
+    A* loss = losses.data<A>() + r.begin;
+    T* dlogits = chunk.dlogits.data_or_null<T>();
+    const int32_t* targets = target.data<int32_t>() + r.begin;
+    if constexpr (kHalfLogits<T, decltype(on)>) {
+      auto* logits = static_cast<F16*>(chunk.logits.raw());
+      kernels::run(on, kernels::HalfLogits{logits, hp, w.data<T>(), r.rows, vocab, d});
+      kernels::run(on, kernels::HalfCrossEntropy{loss, dlogits, logits, targets, r.rows, vocab,
+                                                 static_cast<A>(scale)});
+    } else {
+      A* logits = chunk.logits.data<A>();
+      kernels::run(
+          on,
+          kernels::Matmul<T, A>{
+              .c = logits, .a = hp, .b = w.data<T>(), .m = r.rows, .n = vocab, .k = d, .transpose_b = true});
+      kernels::run(on, kernels::CrossEntropy<T>{.loss = loss,
+                                                .dlogits = dlogits,
+                                                .logits = logits,
+                                                .target = targets,
+                                                .rows = r.rows,
+                                                .vocab = vocab,
+                                                .scale = static_cast<A>(scale)});
+    }
+  });
+}
+
+// The rows' part of the gradient: dh = dlogits w,   dw (+)= dlogits^T h.
+void run_gradient(const Tensor& h, const Tensor& w, const Chunk& chunk, const HeadGradient& grad, Rows r) {
+  const int64_t vocab = w.dim(0), d = w.dim(1);
+  launch(h, [&]<class T>(auto on) {
+    const T* dlogits = chunk.dlogits.data<T>();
+    kernels::run(on, kernels::Matmul<T>{.c = grad.dh.data<T>() + r.begin * d,
                                         .a = dlogits,
                                         .b = w.data<T>(),
-                                        .m = rows,
+                                        .m = r.rows,
                                         .n = d,
-                                        .k = vocab});
-    kernels::run(on, kernels::Matmul<T, A>{.c = grad.dw.data<A>(),
-                                           .a = dlogits,
-                                           .b = hp,
-                                           .m = vocab,
-                                           .n = d,
-                                           .k = rows,
-                                           .transpose_a = true,
-                                           .accumulate = begin > 0});
+                                        .k = vocab,
+                                        .lda = chunk.stride});
+    kernels::run(on, kernels::Matmul<T, Acc<T>>{.c = grad.dw.data<Acc<T>>(),
+                                                .a = dlogits,
+                                                .b = h.data<T>() + r.begin * d,
+                                                .m = vocab,
+                                                .n = d,
+                                                .k = r.rows,
+                                                .transpose_a = true,
+                                                .accumulate = r.begin > 0,
+                                                .lda = chunk.stride});
   });
 }
 
@@ -110,15 +149,11 @@ LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32
     if (rows == 0) grad.dw.zero();
   }
   {
-    const int64_t step = std::clamp<int64_t>(chunk_elements(hv.device()) / std::max<int64_t>(vocab, 1), 64,
-                                             std::max<int64_t>(rows, 64));
-    Chunk chunk{Tensor::empty({std::min(step, rows), vocab}, wide, hv.device()), {}};
-    if (grad.dh.defined()) {
-      chunk.dlogits =
-          wide == hv.dtype() ? chunk.logits : Tensor::empty(chunk.logits.shape(), hv.dtype(), hv.device());
-    }
-    for (int64_t begin = 0; begin < rows; begin += step) {
-      run_chunk(hv, wv, target, losses, chunk, grad, begin, std::min(step, rows - begin), scale);
+    const Chunk chunk = make_chunk(hv, vocab, grad.dh.defined());
+    for (int64_t begin = 0; begin < rows; begin += chunk.rows) {
+      const Rows r{begin, std::min(chunk.rows, rows - begin)};
+      run_losses(hv, wv, target, losses, chunk, r, scale);
+      if (grad.dh.defined()) run_gradient(hv, wv, chunk, grad, r);
     }
   }
   const Tensor loss = narrowed(sum_of(losses, scale), wide);

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "kernels/attention.h"
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/common.cuh"
 
 namespace switchyard::kernels::simt {
 
@@ -80,18 +80,24 @@ __global__ void forward_kernel(AttentionForward<T> p) {
   if (threadIdx.x % 32 == 0) p.lse[(blockIdx.z * s.heads + head) * s.seq + row] = largest + std::log(sum);
 }
 
-// delta[batch, head, row] = sum over the head's components of dO * O: one warp each.
-template <class T>
+// delta[batch, head, row] = sum over the head's components of dO * O: blockDim.x lanes each, a power of two
+// of them.
+template <int V, class T>
 __global__ void delta_kernel(Acc<T>* delta, const T* d_o, const T* o, AttentionShape s) {
-  const int64_t row = blockIdx.x * kRowWarps + threadIdx.x / 32, head = blockIdx.y, batch = blockIdx.z;
-  if (row >= s.seq) return;
-  const int64_t at = ((batch * s.seq + row) * s.heads + head) * s.head_dim;
+  const int64_t index = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;  // of [batch, seq, heads]
+  const bool valid = index < s.batch * s.seq * s.heads;  // others stay for their warp's shuffles
+  const int64_t at = index * s.head_dim;
   Acc<T> sum = 0;
-  for (int64_t d = threadIdx.x % 32; d < s.head_dim; d += 32) {
-    sum += static_cast<Acc<T>>(d_o[at + d]) * static_cast<Acc<T>>(o[at + d]);
+  for (int64_t d = threadIdx.x * V; valid && d < s.head_dim; d += blockDim.x * V) {
+    Acc<T> x[V], y[V];
+    load<V>(d_o + at + d, x);
+    load<V>(o + at + d, y);
+#pragma unroll
+    for (int j = 0; j < V; ++j) sum += x[j] * y[j];
   }
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) delta[(batch * s.heads + head) * s.seq + row] = sum;
+  sum = warp_reduce(sum, Add{}, blockDim.x);
+  const int64_t token = index / s.heads, head = index % s.heads;
+  if (valid && threadIdx.x == 0) delta[(token / s.seq * s.heads + head) * s.seq + token % s.seq] = sum;
 }
 
 // dq[i] = sum_j scale * p_ij (dO_i.v_j - delta_i) k_j
@@ -164,8 +170,14 @@ constexpr int kRowThreads = 32 * kRowWarps;
 
 template <class T>
 void launch_delta(Acc<T>* delta, const AttentionBackward<T>& p, cudaStream_t stream) {
-  launch_kernel(delta_kernel<T>, row_grid(p.shape, p.shape.heads), dim3(kRowThreads), 0, stream, delta, p.d_o,
-                p.o, p.shape);
+  const AttentionShape& s = p.shape;
+  with_width<kVector<T>>(vectorizable<kVector<T>>(s.head_dim, p.d_o, p.o), [&](auto v) {
+    unsigned lanes = 1;
+    while (lanes < kWarp && lanes * v < s.head_dim) lanes *= 2;
+    const dim3 block(lanes, kMapThreads / lanes);
+    launch_kernel(delta_kernel<v, T>, team_grid(s.batch * s.seq * s.heads, block), block, 0, stream, delta,
+                  p.d_o, p.o, s);
+  });
 }
 
 template <int kParts, class T>

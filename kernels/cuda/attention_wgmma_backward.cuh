@@ -31,16 +31,23 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
   const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
             key0 = block0 + thread / 32 * 16;
   const float scale = shape.scale * flash::kLog2E;
-  StepScores weight = {}, ds = {};
+  StepScores weight;
   StepWeights rounded_weight, rounded_ds;
   float dk[kDim / 8][4] = {}, dv[kDim / 8][4] = {};
+  const auto start_sums = [&](int step) {
+    start_sum<kDim>(dv, rounded_weight, tiles.other(step, 1));
+    start_sum<kDim>(dk, rounded_ds, tiles.other(step, 0));
+  };
   wait(tiles.own_full(), 0);
-  for (int step = 0; step < walk.steps(); ++step) {
+  // The sums of a step run while the next one's exponentials are taken.
+  const auto turn = [&](int step, auto first) {
+    StepScores score, ds;
     wait(tiles.full(step), T::parity(step));
-    start_product<kDim>(weight, tiles.own(consumer, 0), tiles.other(step, 0));
+    start_product<kDim>(score, tiles.own(consumer, 0), tiles.other(step, 0));
+    if constexpr (!first) start_sums(step - 1);
     start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
-    wait_products<1>();
-    hold(weight);
+    wait_products<first ? 1 : 3>();
+    hold(score);
     const int query0 = walk.query(step);
     const bool masked = s.document || query0 < key0 + 15;
     const float *lse = tiles.lse(step), *delta = tiles.delta(step);
@@ -49,28 +56,31 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int column = 8 * j + lane % 4 * 2 + i % 2, key = key0 + i / 2 * 8 + lane / 4;
-        float w = power_of_two(weight[j][i] * scale - lse[column]);
+        float w = power_of_two(score[j][i] * scale - lse[column]);
         if (masked && (key >= s.seq || !flash::visible(query0 + column, key, s.seq, s.document))) w = 0;
         weight[j][i] = w;
       }
     }
     wait_products<0>();
     hold(ds);
+    if constexpr (!first) {
+      meet(1 + consumer, 128);  // everyone has read the statistics of the step before
+      if (thread % 128 == 0) arrive(tiles.empty(step - 1));
+    }
+    round_step(rounded_weight, weight);
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) ds[j][i] = weight[j][i] * (ds[j][i] - delta[8 * j + lane % 4 * 2 + i % 2]);
+      for (int i = 0; i < 4; ++i) weight[j][i] *= ds[j][i] - delta[8 * j + lane % 4 * 2 + i % 2];
     }
-    round_step(rounded_weight, weight);
-    round_step(rounded_ds, ds);
-    start_sum<kDim>(dv, rounded_weight, tiles.other(step, 1));
-    start_sum<kDim>(dk, rounded_ds, tiles.other(step, 0));
-    wait_products<0>();
-    hold(dv);
-    hold(dk);
-    meet(1 + consumer, 128);  // everyone has read the statistics
-    if (thread % 128 == 0) arrive(tiles.empty(step));
-  }
+    round_step(rounded_ds, weight);
+  };
+  turn(0, std::true_type());
+  for (int step = 1; step < walk.steps(); ++step) turn(step, std::false_type());
+  start_sums(walk.steps() - 1);
+  wait_products<0>();
+  hold(dv);
+  hold(dk);
   BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
   store_gradient<kDim>(out, shape.row(), dk, key0, s.seq, shape.scale);
   store_gradient<kDim>(out + shape.kv_heads * kDim, shape.row(), dv, key0, s.seq, 1);
@@ -148,16 +158,19 @@ __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackwar
     lse[half] = s.lse[head * s.seq + row] * flash::kLog2E;
     delta[half] = s.delta[head * s.seq + row];
   }
-  StepScores weight = {}, ds = {};
+  StepScores weight;
   StepWeights rounded;
   float dq[kDim / 8][4] = {};
   wait(tiles.own_full(), 0);
-  for (int step = 0; step < steps; ++step) {
+  // The sum of a step runs while the next one's exponentials are taken.
+  const auto turn = [&](int step, auto first) {
+    StepScores score, ds;
     wait(tiles.full(step), T::parity(step));
-    start_product<kDim>(weight, tiles.own(consumer, 0), tiles.other(step, 0));
+    start_product<kDim>(score, tiles.own(consumer, 0), tiles.other(step, 0));
+    if constexpr (!first) start_sum<kDim>(dq, rounded, tiles.other(step - 1, 0));
     start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
-    wait_products<1>();
-    hold(weight);
+    wait_products<first ? 1 : 2>();
+    hold(score);
     const int key0 = step * kStep;
     const bool masked = s.document || key0 + kStep - 1 > query0;
 #pragma unroll
@@ -165,24 +178,26 @@ __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackwar
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int query = query0 + i / 2 * 8 + lane / 4, key = key0 + 8 * j + lane % 4 * 2 + i % 2;
-        float w = power_of_two(weight[j][i] * scale - lse[i / 2]);
+        float w = power_of_two(score[j][i] * scale - lse[i / 2]);
         if (masked && !flash::visible(query, key, s.seq, s.document)) w = 0;
         weight[j][i] = w;
       }
     }
     wait_products<0>();
     hold(ds);
+    if (!first && thread % 128 == 0) arrive(tiles.empty(step - 1));
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) ds[j][i] = weight[j][i] * (ds[j][i] - delta[i / 2]);
+      for (int i = 0; i < 4; ++i) weight[j][i] *= ds[j][i] - delta[i / 2];
     }
-    round_step(rounded, ds);
-    start_sum<kDim>(dq, rounded, tiles.other(step, 0));
-    wait_products<0>();
-    hold(dq);
-    if (thread % 128 == 0) arrive(tiles.empty(step));
-  }
+    round_step(rounded, weight);
+  };
+  turn(0, std::true_type());
+  for (int step = 1; step < steps; ++step) turn(step, std::false_type());
+  start_sum<kDim>(dq, rounded, tiles.other(steps - 1, 0));
+  wait_products<0>();
+  hold(dq);
   BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + head * kDim;
   store_gradient<kDim>(out, shape.row(), dq, query0, s.seq, shape.scale);
 }

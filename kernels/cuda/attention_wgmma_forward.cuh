@@ -107,11 +107,12 @@ __device__ inline void mask_scores(Scores& s, int query0, int key0, int seq, con
 template <int kDim>
 __device__ void start_scores(Scores& s, const unsigned char* query, const unsigned char* key) {
   fence_accumulators();
+  multiply_rows<false>(s, describe(query, 0), describe(key, 0));
 #pragma unroll
-  for (int step = 0; step < kDim / 16; ++step) {
+  for (int step = 1; step < kDim / 16; ++step) {
     const int block = step / 4, within = step % 4 * 32;
-    multiply_rows(s, describe(query + block * 64 * kColumnBytes + within, 0),
-                  describe(key + block * kKeys * kColumnBytes + within, 0), step > 0);
+    multiply_rows<true>(s, describe(query + block * 64 * kColumnBytes + within, 0),
+                        describe(key + block * kKeys * kColumnBytes + within, 0));
   }
   commit();
 }

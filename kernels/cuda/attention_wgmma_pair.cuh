@@ -6,18 +6,19 @@
 
 namespace switchyard::kernels::hopper {
 
-constexpr int kStep = 64, kPairStages = 2, kPairConsumers = 2;
+constexpr int kStep = 64, kPairConsumers = 2;
 constexpr int kPairRows = 64 * kPairConsumers, kPairThreads = 128 * (kPairConsumers + 1);
 
 // What a block holds: a pair of tiles that it owns (K and V, or Q and dO), and a ring of pairs of the other
 // side with two numbers for each of their rows.
 template <int kDim>
 struct PairTiles {
+  static constexpr int kStages = kDim == 64 ? 4 : 3;
   static constexpr int kTileBytes = 64 * kDim * sizeof(BF16);
   static constexpr int kStatisticsBytes = 2 * kStep * sizeof(float);
-  static constexpr int kTiles = 2 * (kPairConsumers + kPairStages);
+  static constexpr int kTiles = 2 * (kPairConsumers + kStages);
   static constexpr size_t kShared =
-      kTiles * kTileBytes + kPairStages * kStatisticsBytes + (1 + 2 * kPairStages) * sizeof(uint64_t);
+      kTiles * kTileBytes + kStages * kStatisticsBytes + (1 + 2 * kStages) * sizeof(uint64_t);
 
   unsigned char* data;
 
@@ -25,23 +26,23 @@ struct PairTiles {
     return data + (2 * consumer + which) * kTileBytes;
   }
   __device__ unsigned char* other(int step, int which) const {
-    return own(kPairConsumers + step % kPairStages, which);
+    return own(kPairConsumers + step % kStages, which);
   }
   __device__ float* lse(int step) const {
-    return reinterpret_cast<float*>(data + kTiles * kTileBytes) + step % kPairStages * 2 * kStep;
+    return reinterpret_cast<float*>(data + kTiles * kTileBytes) + step % kStages * 2 * kStep;
   }
   __device__ float* delta(int step) const { return lse(step) + kStep; }
   __device__ uint64_t* own_full() const {
-    return reinterpret_cast<uint64_t*>(data + kTiles * kTileBytes + kPairStages * kStatisticsBytes);
+    return reinterpret_cast<uint64_t*>(data + kTiles * kTileBytes + kStages * kStatisticsBytes);
   }
-  __device__ uint64_t* full(int step) const { return own_full() + 1 + step % kPairStages; }
-  __device__ uint64_t* empty(int step) const { return full(step) + kPairStages; }
-  __device__ static int parity(int step) { return step / kPairStages % 2; }
+  __device__ uint64_t* full(int step) const { return own_full() + 1 + step % kStages; }
+  __device__ uint64_t* empty(int step) const { return full(step) + kStages; }
+  __device__ static int parity(int step) { return step / kStages % 2; }
 
   // `writers` lanes write statistics beside the copy engine.
   __device__ void init(int writers) const {
     init_barrier(own_full(), 1);
-    for (int stage = 0; stage < kPairStages; ++stage) {
+    for (int stage = 0; stage < kStages; ++stage) {
       init_barrier(full(stage), 1 + writers);
       init_barrier(empty(stage), kPairConsumers);
     }
@@ -81,10 +82,11 @@ using StepWeights = uint32_t[kStep / 16][4];
 template <int kDim>
 __device__ void start_product(StepScores& s, const unsigned char* a, const unsigned char* b) {
   fence_accumulators();
+  multiply_rows<false>(s, describe(a, 0), describe(b, 0));
 #pragma unroll
-  for (int step = 0; step < kDim / 16; ++step) {
+  for (int step = 1; step < kDim / 16; ++step) {
     const int at = step / 4 * 64 * kColumnBytes + step % 4 * 32;
-    multiply_rows(s, describe(a + at, 0), describe(b + at, 0), step > 0);
+    multiply_rows<true>(s, describe(a + at, 0), describe(b + at, 0));
   }
   commit();
 }

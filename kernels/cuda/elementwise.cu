@@ -69,9 +69,10 @@ struct ScaleByMap {
   ScaleBy<T> args;
   template <int V>
   __device__ void operator()(int64_t i) const {
+    const Acc<T> factor = args.factor[0];
+    if (factor == 1) return;
     Acc<T> y[V];
     load<V>(args.y + i, y);
-    const Acc<T> factor = args.factor[0];
 #pragma unroll
     for (int j = 0; j < V; ++j) y[j] *= factor;
     store<V>(args.y + i, y);

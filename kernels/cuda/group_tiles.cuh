@@ -20,11 +20,16 @@ struct GroupedProblem {
   C* c;
   const T* a;
   const T* b;
-  const int64_t* offsets;  // [groups + 1], device
+  const int64_t* offsets;  // [groups + 1], device; null: one group of all rows
   int64_t rows;            // of the row buffers
   int groups;
   int m, n, k;  // the ragged one is 0
   bool accumulate;
+  int64_t ldc = 0;  // elements between rows of C; 0: n
+
+  __host__ __device__ int64_t c_stride() const { return ldc ? ldc : n; }
+  // The first row of group g; of g = groups: the row past the last group.
+  __device__ int64_t first_row(int64_t g) const { return offsets ? offsets[g] : g * rows; }
 };
 
 struct GroupTile {
@@ -51,7 +56,7 @@ __device__ void count_tiles(int* starts, const Problem& p, int tile_m, int tile_
     const int g = first + lane;
     int count = 0;
     if (g < p.groups) {
-      const int64_t m = kForm == Form::kWeight ? p.m : p.offsets[g + 1] - p.offsets[g];
+      const int64_t m = kForm == Form::kWeight ? p.m : p.first_row(g + 1) - p.first_row(g);
       count = ceil_div(m, tile_m) * tiles_n;
     }
     int sum = count;
@@ -86,8 +91,8 @@ __device__ GroupTile group_tile(const int* starts, const Problem& p, int tile, i
   constexpr int kBand = 16;
   GroupTile t;
   t.group = group_of(starts, p.groups, tile);
-  t.begin = p.offsets[t.group];
-  t.rows = static_cast<int>(p.offsets[t.group + 1] - t.begin);
+  t.begin = p.first_row(t.group);
+  t.rows = static_cast<int>(p.first_row(t.group + 1) - t.begin);
   const int tiles_m = ceil_div(kForm == Form::kWeight ? p.m : t.rows, tile_m),
             tiles_n = ceil_div(p.n, tile_n);
   const int local = tile - starts[t.group];
@@ -112,7 +117,7 @@ template <Form kForm, class T, class C>
 __device__ TileView<T, C> view(const GroupedProblem<T, C>& p, const GroupTile& t) {
   TileView<T, C> v;
   const int64_t group = t.group;
-  v.ldc = p.n;
+  v.ldc = p.c_stride();
   v.n = p.n - t.n0;
   if constexpr (kForm == Form::kWeight) {
     v.m = p.m - t.m0;
@@ -129,7 +134,7 @@ __device__ TileView<T, C> view(const GroupedProblem<T, C>& p, const GroupTile& t
     v.ldb = kForm == Form::kForward ? p.k : p.n;
     v.a = p.a + (t.begin + t.m0) * p.k;
     v.b = p.b + group * p.n * p.k + (kForm == Form::kForward ? static_cast<int64_t>(t.n0) * p.k : t.n0);
-    v.c = p.c + (t.begin + t.m0) * p.n + t.n0;
+    v.c = p.c + (t.begin + t.m0) * v.ldc + t.n0;
   }
   return v;
 }

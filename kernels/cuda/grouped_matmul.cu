@@ -6,6 +6,7 @@
 #include "kernels/cuda/grouped_simt.cuh"
 #include "kernels/cuda/grouped_wgmma.cuh"
 #include "kernels/cuda/handles.h"
+#include "kernels/half_logits.h"
 
 namespace switchyard::kernels {
 
@@ -21,7 +22,7 @@ template <class C>
 bool fits_tensor_cores(const GroupedProblem<BF16, C>& p) {
   const auto address =
       reinterpret_cast<uintptr_t>(p.a) | reinterpret_cast<uintptr_t>(p.b) | reinterpret_cast<uintptr_t>(p.c);
-  return p.m % 8 == 0 && p.n % 8 == 0 && p.k % 8 == 0 && address % 16 == 0;
+  return p.m % 8 == 0 && p.c_stride() % 8 == 0 && p.k % 8 == 0 && address % 16 == 0;
 }
 
 // Narrow products waste too much of a tile of 256 columns; a tensor map has no empty dimension.
@@ -68,6 +69,13 @@ void run(Cuda exec, const GroupedMatmulWeight<T, C>& args) {
   run_form<Form::kWeight>(
       exec, GroupedProblem<T, C>{args.dw, args.dy, args.x, args.offsets, args.rows, to_int(args.groups),
                                  to_int(args.n), to_int(args.k), 0, args.accumulate});
+}
+
+void run(Cuda exec, const HalfLogits& a) {
+  if (a.rows == 0) return;
+  GroupedProblem<BF16, F16> p{a.z, a.h, a.w, nullptr, a.rows, 1, 0, to_int(a.vocab), to_int(a.hidden), false};
+  p.ldc = half_logits_stride(a.vocab);
+  run_form<Form::kForward>(exec, p);
 }
 
 template void run(Cuda, const GroupedMatmul<float>&);

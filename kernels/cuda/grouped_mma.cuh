@@ -53,8 +53,9 @@ __device__ void multiply_stage(Accumulators& c, A a_tile, B b_tile, int m, int n
   }
 }
 
-__device__ inline void store_pair(BF16* c, float x, float y, bool) {
-  *reinterpret_cast<uint32_t*>(c) = pack(x, y);
+template <class C>
+__device__ void store_pair(C* c, float x, float y, bool) {
+  *reinterpret_cast<uint32_t*>(c) = pack<C>(x, y);
 }
 __device__ inline void store_pair(float* c, float x, float y, bool accumulate) {
   float2* pair = reinterpret_cast<float2*>(c);

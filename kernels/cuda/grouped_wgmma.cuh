@@ -128,8 +128,9 @@ __device__ inline void store_row(float* out, const float (&c)[kTileN / 8][4], in
   }
 }
 
-// A block of eight columns is 16 bytes of bf16: of every four blocks, lane q gathers block q.
-__device__ inline void store_row(BF16* out, const float (&c)[kTileN / 8][4], int half, int columns, bool) {
+// A block of eight columns is 16 bytes of bf16 or float16: of every four blocks, lane q gathers block q.
+template <class C>
+__device__ void store_row(C* out, const float (&c)[kTileN / 8][4], int half, int columns, bool) {
   const int q = threadIdx.x % 4;
   const bool odd = q % 2, upper = q / 2;
 #pragma unroll
@@ -140,8 +141,8 @@ __device__ inline void store_row(BF16* out, const float (&c)[kTileN / 8][4], int
     for (int i = 0; i < 2; ++i) {
       const float(&even_block)[4] = c[first + 2 * i];
       const float(&odd_block)[4] = c[first + 2 * i + 1];
-      const uint32_t even_word = pack(even_block[2 * half], even_block[2 * half + 1]),
-                     odd_word = pack(odd_block[2 * half], odd_block[2 * half + 1]),
+      const uint32_t even_word = pack<C>(even_block[2 * half], even_block[2 * half + 1]),
+                     odd_word = pack<C>(odd_block[2 * half], odd_block[2 * half + 1]),
                      word = __shfl_xor_sync(0xffffffffu, odd ? even_word : odd_word, 1);
       low[i] = odd ? word : even_word;
       high[i] = odd ? odd_word : word;

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/dtype.h"
+#include "kernels/f16.h"
 
 namespace switchyard::kernels {
 
@@ -52,10 +53,17 @@ __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Two floats rounded to bf16, `low` in the lower half.
-__device__ inline uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
+// Two floats rounded to bf16 or float16, `low` in the lower half.
+template <class T = BF16>
+__device__ uint32_t pack(float low, float high) {
+  uint32_t both;
+  if constexpr (std::is_same_v<T, F16>) {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    both = *reinterpret_cast<const uint32_t*>(&pair);
+  }
+  return both;
 }
 
 }  // namespace switchyard::kernels

@@ -102,6 +102,9 @@ __device__ inline void meet(int id, int threads) {
 }
 
 #define SWITCHYARD_FOUR(r) "+f"(r[0]), "+f"(r[1]), "+f"(r[2]), "+f"(r[3])
+// Of a product that starts a sum: what ordinary instructions left in the registers must not seem to go into
+// it, or the compiler makes it wait for those under way.
+#define SWITCHYARD_NEW_FOUR(r) "=f"(r[0]), "=f"(r[1]), "=f"(r[2]), "=f"(r[3])
 
 // C[64, 256] += A[64, 16] B[16, 256] by a warpgroup. Warp w holds rows 16 w .. 16 w + 15, as multiply_add
 // does; c[j] are columns 8 j .. 8 j + 7. kTranspose: the operand lies with its m (n) contiguous.
@@ -130,34 +133,58 @@ __device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b) {
       : "l"(a), "l"(b), "n"(kTransposeA ? 1 : 0), "n"(kTransposeB ? 1 : 0));
 }
 
-// C[64, 64] = or += A[64, 16] B[16, 64], both contiguous along the reduction.
-__device__ inline void multiply_rows(float (&c)[8][4], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, add, 1, 1, 0, 0;\n}"
-      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
-        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7])
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+// C[64, 64] = or += (kAdd) A[64, 16] B[16, 64], both contiguous along the reduction.
+template <bool kAdd>
+__device__ void multiply_rows(float (&c)[8][4], uint64_t a, uint64_t b) {
+#define SWITCHYARD_PRODUCT                                                            \
+  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "            \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+  "%32, %33, add, 1, 1, 0, 0;\n}"
+  if constexpr (kAdd) {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+                   SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7])
+                 : "l"(a), "l"(b));
+  } else {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 0;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_NEW_FOUR(c[0]), SWITCHYARD_NEW_FOUR(c[1]), SWITCHYARD_NEW_FOUR(c[2]),
+                   SWITCHYARD_NEW_FOUR(c[3]), SWITCHYARD_NEW_FOUR(c[4]), SWITCHYARD_NEW_FOUR(c[5]),
+                   SWITCHYARD_NEW_FOUR(c[6]), SWITCHYARD_NEW_FOUR(c[7])
+                 : "l"(a), "l"(b));
+  }
+#undef SWITCHYARD_PRODUCT
 }
 
-// C[64, 128] = or += A[64, 16] B[16, 128], both contiguous along the reduction.
-__device__ inline void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, add, 1, 1, 0, 0;\n}"
-      : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
-        SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7]),
-        SWITCHYARD_FOUR(c[8]), SWITCHYARD_FOUR(c[9]), SWITCHYARD_FOUR(c[10]), SWITCHYARD_FOUR(c[11]),
-        SWITCHYARD_FOUR(c[12]), SWITCHYARD_FOUR(c[13]), SWITCHYARD_FOUR(c[14]), SWITCHYARD_FOUR(c[15])
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+// C[64, 128] = or += (kAdd) A[64, 16] B[16, 128], both contiguous along the reduction.
+template <bool kAdd>
+__device__ void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b) {
+#define SWITCHYARD_PRODUCT                                                            \
+  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"                           \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "            \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "  \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "  \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+  "%64, %65, add, 1, 1, 0, 0;\n}"
+  if constexpr (kAdd) {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+                   SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7]),
+                   SWITCHYARD_FOUR(c[8]), SWITCHYARD_FOUR(c[9]), SWITCHYARD_FOUR(c[10]),
+                   SWITCHYARD_FOUR(c[11]), SWITCHYARD_FOUR(c[12]), SWITCHYARD_FOUR(c[13]),
+                   SWITCHYARD_FOUR(c[14]), SWITCHYARD_FOUR(c[15])
+                 : "l"(a), "l"(b));
+  } else {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 0;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_NEW_FOUR(c[0]), SWITCHYARD_NEW_FOUR(c[1]), SWITCHYARD_NEW_FOUR(c[2]),
+                   SWITCHYARD_NEW_FOUR(c[3]), SWITCHYARD_NEW_FOUR(c[4]), SWITCHYARD_NEW_FOUR(c[5]),
+                   SWITCHYARD_NEW_FOUR(c[6]), SWITCHYARD_NEW_FOUR(c[7]), SWITCHYARD_NEW_FOUR(c[8]),
+                   SWITCHYARD_NEW_FOUR(c[9]), SWITCHYARD_NEW_FOUR(c[10]), SWITCHYARD_NEW_FOUR(c[11]),
+                   SWITCHYARD_NEW_FOUR(c[12]), SWITCHYARD_NEW_FOUR(c[13]), SWITCHYARD_NEW_FOUR(c[14]),
+                   SWITCHYARD_NEW_FOUR(c[15])
+                 : "l"(a), "l"(b));
+  }
+#undef SWITCHYARD_PRODUCT
 }
 
 // C[64, 64] += A B, A[64, 16] in registers as multiply_add has it, B[16, 64] with its n contiguous.
@@ -191,5 +218,6 @@ __device__ inline void multiply_columns(float (&c)[16][4], const uint32_t (&a)[4
 }
 
 #undef SWITCHYARD_FOUR
+#undef SWITCHYARD_NEW_FOUR
 
 }  // namespace switchyard::kernels::hopper

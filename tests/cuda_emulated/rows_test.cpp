@@ -1,9 +1,12 @@
 // RMSNorm, norm and rotary embedding, SwiGLU, embedding, cross-entropy.
+#include <cstring>
 #include <numeric>
 
 #include "kernels/attention_last.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/half_logits.h"
 #include "kernels/norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/swiglu.h"
@@ -150,6 +153,59 @@ TEST_F(CudaKernels, CrossEntropyMayWriteItsGradientOverTheLogits) {
     run(bench.on(),
         CrossEntropy<float>{bench.template output<float>(rows), z, z, bench.input(target), rows, vocab, 1});
   });
+}
+
+// Against the softmax of the same numbers in float32. Columns past the vocabulary hold large numbers.
+void half_cross_entropy(int64_t rows, int64_t vocab, bool gradient) {
+  SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(vocab));
+  const int64_t stride = half_logits_stride(vocab);
+  const auto values = random_vector<float>(rows * vocab, 1, -9, 9);
+  std::vector<float> rounded;
+  std::vector<uint8_t> halves(rows * stride * 2, 0x7b);  // bytes, because rows have to be aligned
+  for (int64_t i = 0; i < rows * vocab; ++i) {
+    const F16 half(values[i]);
+    rounded.push_back(static_cast<float>(half));
+    std::memcpy(&halves[2 * (i / vocab * stride + i % vocab)], &half, 2);
+  }
+  const auto target = random_indices(rows, 2, -1, static_cast<int32_t>(vocab) - 1);
+  expect_same([&](auto& bench) {
+    const int32_t* targets = bench.input(target);
+    float* loss = bench.template output<float>(rows);
+    BF16* dlogits = gradient ? bench.template output<BF16>(rows * vocab) : nullptr;
+    if constexpr (std::is_same_v<decltype(bench.on()), Cuda>) {
+      auto* z = reinterpret_cast<F16*>(bench.input(halves));
+      auto* dz = gradient ? reinterpret_cast<BF16*>(z) : nullptr;
+      run(bench.on(), HalfCrossEntropy{loss, dz, z, targets, rows, vocab, 0.25f});
+      for (int64_t r = 0; gradient && r < rows; ++r)
+        run(bench.on(), Cast<BF16, BF16>{dlogits + r * vocab, dz + r * stride, vocab});
+    } else {
+      run(bench.on(), CrossEntropy<BF16>{loss, dlogits, bench.input(rounded), targets, rows, vocab, 0.25f});
+    }
+  });
+}
+
+TEST_F(CudaKernels, HalfCrossEntropy) {
+  for (const bool gradient : {false, true}) {
+    half_cross_entropy(5, 64, gradient);
+    half_cross_entropy(3, 77, gradient);
+    half_cross_entropy(2, 17001, gradient);
+    half_cross_entropy(1, 110003, gradient);  // too long for shared memory: read twice
+    half_cross_entropy(4, 1, gradient);
+  }
+}
+
+TEST(F16, RoundsToNearestEven) {
+  const auto back = [](float x) { return static_cast<float>(F16(x)); };
+  EXPECT_EQ(back(1.0f + 0x1p-11f), 1.0f);
+  EXPECT_EQ(back(1.0f + 0x1.8p-10f), 1.0f + 0x1p-9f);
+  EXPECT_EQ(back(-2049.0f), -2048.0f);
+  EXPECT_EQ(back(65519.0f), 65504.0f);
+  EXPECT_EQ(back(65520.0f), INFINITY);
+  EXPECT_EQ(back(0x1p-24f), 0x1p-24f);
+  EXPECT_EQ(back(0x1p-26f), 0.0f);
+  EXPECT_EQ(back(0x1.ff8p-15f), 0x1.ff8p-15f);  // the largest denormal
+  EXPECT_EQ(F16(0x1.ffep-15f).bits, 0x0400);    // rounds up into the normal numbers
+  EXPECT_TRUE(std::isnan(back(NAN)));
 }
 
 TYPED_TEST(RowKernels, AttentionOfTheLast) {

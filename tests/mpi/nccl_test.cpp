@@ -17,7 +17,10 @@ class OnDevice {
  public:
   OnDevice(const void* host, int64_t bytes) : bytes_(bytes) {
     CUDA_CHECK(cudaMalloc(&data_, std::max<int64_t>(bytes, 1)));
-    if (host != nullptr && bytes > 0) CUDA_CHECK(cudaMemcpy(data_, host, bytes, cudaMemcpyHostToDevice));
+    if (host == nullptr || bytes == 0) return;
+    CUDA_CHECK(cudaMemcpy(data_, host, bytes, cudaMemcpyHostToDevice));
+    CUDA_CHECK(cudaDeviceSynchronize());  // a small copy may still be under way, and NCCL's stream does not
+                                          // wait for it
   }
   ~OnDevice() { cudaFree(data_); }
   OnDevice(const OnDevice&) = delete;

@@ -99,6 +99,11 @@ const std::vector<OpCase>& op_cases() {
        [](const Vars& v) {
          return linear_cross_entropy(v[0], v[1], {3, 0, -1, 6, 3}, 0.25).loss;
        }},
+      {"linear_cross_entropy_of_tiles",  // rows that tensor cores take; a vocabulary that is no multiple of 8
+       {{5, 16}, {13, 16}},
+       [](const Vars& v) {
+         return linear_cross_entropy(v[0], v[1], {3, 12, -1, 6, 0}, 0.25).loss;
+       }},
       {"axpby", {{3, 3}, {3, 3}}, [](const Vars& v) { return axpby(v[0], v[1], 0.3, -1.7); }},
       {"multiply",
        {{3, 5}},

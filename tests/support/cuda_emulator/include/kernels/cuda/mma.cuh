@@ -10,6 +10,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/dtype.h"
+#include "kernels/f16.h"
 
 namespace switchyard::kernels {
 
@@ -64,8 +65,9 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
   }
 }
 
-inline uint32_t pack(float low, float high) {
-  return BF16(low).bits | static_cast<uint32_t>(BF16(high).bits) << 16;
+template <class T = BF16>
+uint32_t pack(float low, float high) {
+  return T(low).bits | static_cast<uint32_t>(T(high).bits) << 16;
 }
 
 }  // namespace switchyard::kernels

@@ -25,7 +25,7 @@ struct QueryWalk {
 
 template <int kDim>
 __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
-                         const QueryWalk& walk, const flash::Sequence& s, int block0) {
+                         const QueryWalk& walk, const flash::Sequence& s, int batch, int block0) {
   using T = PairTiles<kDim>;
   const AttentionShape& shape = p.shape;
   const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
@@ -34,54 +34,62 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
   StepScores weight;
   StepWeights rounded_weight, rounded_ds;
   float dk[kDim / 8][4] = {}, dv[kDim / 8][4] = {};
+  const auto release = [&](int step) {
+    meet(1 + consumer, 128);  // everyone has read the step's statistics
+    if (thread % 128 == 0) arrive(tiles.empty(step));
+  };
   const auto start_sums = [&](int step) {
     start_sum<kDim>(dv, rounded_weight, tiles.other(step, 1));
     start_sum<kDim>(dk, rounded_ds, tiles.other(step, 0));
   };
   wait(tiles.own_full(), 0);
-  // The sums of a step run while the next one's exponentials are taken.
+  const OwnTile<kDim> keys(tiles.own(consumer, 0)), values(tiles.own(consumer, 1));
+  // The sums of a step run while the next one's exponentials are taken, where registers allow.
+  constexpr bool kOverlap = kDim == 64;
   const auto turn = [&](int step, auto first) {
     StepScores score, ds;
     wait(tiles.full(step), T::parity(step));
-    start_product<kDim>(score, tiles.own(consumer, 0), tiles.other(step, 0));
-    if constexpr (!first) start_sums(step - 1);
-    start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
-    wait_products<first ? 1 : 3>();
+    keys.start_product(score, tiles.other(step, 0));
+    if constexpr (kOverlap && !first) start_sums(step - 1);
+    values.start_product(ds, tiles.other(step, 1));
+    wait_products<kOverlap && !first ? 3 : 1>();
     hold(score);
     const int query0 = walk.query(step);
-    const bool masked = s.document || query0 < key0 + 15;
-    const float *lse = tiles.lse(step), *delta = tiles.delta(step);
+    if (s.document || query0 < key0 + 15) mask_step<false>(score, key0, query0, s.seq, s.document);
+    const float2 *lse = tiles.lse(step), *delta = tiles.delta(step);
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
+      const float2 base = lse[4 * j + lane % 4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int column = 8 * j + lane % 4 * 2 + i % 2, key = key0 + i / 2 * 8 + lane / 4;
-        float w = power_of_two(score[j][i] * scale - lse[column]);
-        if (masked && (key >= s.seq || !flash::visible(query0 + column, key, s.seq, s.document))) w = 0;
-        weight[j][i] = w;
-      }
+      for (int i = 0; i < 4; ++i)
+        weight[j][i] = power_of_two(score[j][i] * scale - (i % 2 ? base.y : base.x));
     }
     wait_products<0>();
     hold(ds);
-    if constexpr (!first) {
-      meet(1 + consumer, 128);  // everyone has read the statistics of the step before
-      if (thread % 128 == 0) arrive(tiles.empty(step - 1));
-    }
+    if constexpr (kOverlap && !first) release(step - 1);
     round_step(rounded_weight, weight);
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
+      const float2 mean = delta[4 * j + lane % 4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) weight[j][i] *= ds[j][i] - delta[8 * j + lane % 4 * 2 + i % 2];
+      for (int i = 0; i < 4; ++i) weight[j][i] *= ds[j][i] - (i % 2 ? mean.y : mean.x);
     }
     round_step(rounded_ds, weight);
+    if constexpr (!kOverlap) {
+      start_sums(step);
+      wait_products<0>();
+      hold(dv);
+      hold(dk);
+      release(step);
+    }
   };
   turn(0, std::true_type());
   for (int step = 1; step < walk.steps(); ++step) turn(step, std::false_type());
-  start_sums(walk.steps() - 1);
+  if constexpr (kOverlap) start_sums(walk.steps() - 1);
   wait_products<0>();
   hold(dv);
   hold(dk);
-  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
+  BF16* out = p.dqkv + batch * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
   store_gradient<kDim>(out, shape.row(), dk, key0, s.seq, shape.scale);
   store_gradient<kDim>(out + shape.kv_heads * kDim, shape.row(), dv, key0, s.seq, 1);
 }
@@ -90,11 +98,12 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
 template <int kDim>
 __device__ void write_statistics(const PairTiles<kDim>& tiles, const flash::Sequence& s, int step, int head,
                                  int query0) {
+  auto *lse = reinterpret_cast<float*>(tiles.lse(step)), *delta = reinterpret_cast<float*>(tiles.delta(step));
   for (int i = threadIdx.x % 32; i < kStep; i += 32) {
     const bool exists = query0 + i < s.seq;
     const int64_t at = static_cast<int64_t>(head) * s.seq + query0 + i;
-    tiles.lse(step)[i] = exists ? s.lse[at] * flash::kLog2E : INFINITY;
-    tiles.delta(step)[i] = exists ? s.delta[at] : 0;
+    lse[i] = exists ? s.lse[at] * flash::kLog2E : INFINITY;
+    delta[i] = exists ? s.delta[at] : 0;
   }
 }
 
@@ -112,11 +121,12 @@ __device__ inline flash::Sequence sequence_at(const AttentionBackward<BF16>& p, 
 
 template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    key_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
+    key_gradient_kernel(AttentionBackward<BF16> p, const float* delta, HeadOrder order,
                         const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
-  const int kv_head = blockIdx.x, batch = blockIdx.y, block0 = blockIdx.z * kPairRows;
+  const HeadPiece work = order.piece_of(blockIdx.x);  // the first keys meet the most queries
+  const int kv_head = work.head, batch = work.batch, block0 = work.piece * kPairRows;
   const flash::Sequence s = sequence_at(p, delta, batch);
   const QueryWalk walk(p.shape, block0, kv_head);
   if (threadIdx.x == 0) tiles.init(32);
@@ -138,18 +148,18 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     }
   } else {
     grow_registers<232>();
-    own_keys<kDim>(tiles, p, walk, s, block0);
+    own_keys<kDim>(tiles, p, walk, s, batch, block0);
   }
 }
 
 template <int kDim>
 __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
-                            const flash::Sequence& s, int block0, int steps) {
+                            const flash::Sequence& s, const HeadPiece& work, int block0, int steps) {
   using T = PairTiles<kDim>;
   const AttentionShape& shape = p.shape;
   const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
             query0 = block0 + thread / 32 * 16;
-  const int64_t head = blockIdx.x;
+  const int64_t head = work.head;
   const float scale = shape.scale * flash::kLog2E;
   float lse[2], delta[2];
 #pragma unroll
@@ -162,26 +172,22 @@ __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackwar
   StepWeights rounded;
   float dq[kDim / 8][4] = {};
   wait(tiles.own_full(), 0);
+  const OwnTile<kDim> queries(tiles.own(consumer, 0)), output_gradients(tiles.own(consumer, 1));
   // The sum of a step runs while the next one's exponentials are taken.
   const auto turn = [&](int step, auto first) {
     StepScores score, ds;
     wait(tiles.full(step), T::parity(step));
-    start_product<kDim>(score, tiles.own(consumer, 0), tiles.other(step, 0));
+    queries.start_product(score, tiles.other(step, 0));
     if constexpr (!first) start_sum<kDim>(dq, rounded, tiles.other(step - 1, 0));
-    start_product<kDim>(ds, tiles.own(consumer, 1), tiles.other(step, 1));
+    output_gradients.start_product(ds, tiles.other(step, 1));
     wait_products<first ? 1 : 2>();
     hold(score);
     const int key0 = step * kStep;
-    const bool masked = s.document || key0 + kStep - 1 > query0;
+    if (s.document || key0 + kStep - 1 > query0) mask_step<true>(score, query0, key0, s.seq, s.document);
 #pragma unroll
     for (int j = 0; j < kStep / 8; ++j) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int query = query0 + i / 2 * 8 + lane / 4, key = key0 + 8 * j + lane % 4 * 2 + i % 2;
-        float w = power_of_two(score[j][i] * scale - lse[i / 2]);
-        if (masked && !flash::visible(query, key, s.seq, s.document)) w = 0;
-        weight[j][i] = w;
-      }
+      for (int i = 0; i < 4; ++i) weight[j][i] = power_of_two(score[j][i] * scale - lse[i / 2]);
     }
     wait_products<0>();
     hold(ds);
@@ -198,18 +204,19 @@ __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackwar
   start_sum<kDim>(dq, rounded, tiles.other(steps - 1, 0));
   wait_products<0>();
   hold(dq);
-  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + head * kDim;
+  BF16* out = p.dqkv + work.batch * shape.seq * shape.row() + head * kDim;
   store_gradient<kDim>(out, shape.row(), dq, query0, s.seq, shape.scale);
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    query_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
+    query_gradient_kernel(AttentionBackward<BF16> p, const float* delta, HeadOrder order,
                           const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
   const AttentionShape& shape = p.shape;
-  const int head = blockIdx.x, batch = blockIdx.y, block0 = (gridDim.z - 1 - blockIdx.z) * kPairRows;
+  const HeadPiece work = order.piece_of(blockIdx.x);  // the last queries meet the most keys
+  const int head = work.head, batch = work.batch, block0 = (order.pieces - 1 - work.piece) * kPairRows;
   const flash::Sequence s = sequence_at(p, delta, batch);
   const int steps = (min(block0 + kPairRows, s.seq) + kStep - 1) / kStep;
   if (threadIdx.x == 0) tiles.init(0);
@@ -227,7 +234,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     }
   } else {
     grow_registers<232>();
-    own_queries<kDim>(tiles, p, s, block0, steps);
+    own_queries<kDim>(tiles, p, s, work, block0, steps);
   }
 }
 
@@ -237,11 +244,11 @@ void launch_attention(const AttentionBackward<BF16>& p, const float* delta, cuda
   const AttentionShape& s = p.shape;
   const CUtensorMap qkv = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
                     d_o = tensor_map(p.d_o, s.heads * s.head_dim, s.seq, s.batch, 64);
-  const unsigned blocks = (s.seq + kPairRows - 1) / kPairRows;
-  launch_kernel(key_gradient_kernel<kDim>, dim3(s.kv_heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
-                stream, p, delta, qkv, d_o);
-  launch_kernel(query_gradient_kernel<kDim>, dim3(s.heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
-                stream, p, delta, qkv, d_o);
+  const HeadOrder by_key(s.kv_heads, s, kPairRows), by_query(s.heads, s, kPairRows);
+  launch_kernel(key_gradient_kernel<kDim>, by_key.grid(), dim3(kPairThreads), T::kShared, stream, p, delta,
+                by_key, qkv, d_o);
+  launch_kernel(query_gradient_kernel<kDim>, by_query.grid(), dim3(kPairThreads), T::kShared, stream, p,
+                delta, by_query, qkv, d_o);
 }
 
 }  // namespace switchyard::kernels::hopper

@@ -28,10 +28,11 @@ struct PairTiles {
   __device__ unsigned char* other(int step, int which) const {
     return own(kPairConsumers + step % kStages, which);
   }
-  __device__ float* lse(int step) const {
-    return reinterpret_cast<float*>(data + kTiles * kTileBytes) + step % kStages * 2 * kStep;
+  // Of the step's queries, two by two.
+  __device__ float2* lse(int step) const {
+    return reinterpret_cast<float2*>(data + kTiles * kTileBytes) + step % kStages * kStep;
   }
-  __device__ float* delta(int step) const { return lse(step) + kStep; }
+  __device__ float2* delta(int step) const { return lse(step) + kStep / 2; }
   __device__ uint64_t* own_full() const {
     return reinterpret_cast<uint64_t*>(data + kTiles * kTileBytes + kStages * kStatisticsBytes);
   }
@@ -78,17 +79,59 @@ __device__ void copy_step(const PairTiles<kDim>& tiles, const Side& side, int st
 using StepScores = float[kStep / 8][4];
 using StepWeights = uint32_t[kStep / 16][4];
 
-// s = A B^T, both 64 x kDim.
+// 64 rows of a tile that a warpgroup multiplies with every step. A narrow head's stay in registers, so that a
+// product reads one operand from shared memory, not two: its bandwidth is what bounds products of 64 columns.
 template <int kDim>
-__device__ void start_product(StepScores& s, const unsigned char* a, const unsigned char* b) {
-  fence_accumulators();
-  multiply_rows<false>(s, describe(a, 0), describe(b, 0));
+struct OwnTile {
+  static constexpr bool kInRegisters = kDim == 64;
+  uint32_t rows[kInRegisters ? kDim / 16 : 1][4];
+  const unsigned char* tile;
+
+  __device__ explicit OwnTile(const unsigned char* tile) : tile(tile) {
+    if constexpr (kInRegisters) {
+      const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
-  for (int step = 1; step < kDim / 16; ++step) {
-    const int at = step / 4 * 64 * kColumnBytes + step % 4 * 32;
-    multiply_rows<true>(s, describe(a + at, 0), describe(b + at, 0));
+      for (int step = 0; step < kDim / 16; ++step) {  // chunks of 16 bytes, swizzled
+        const int chunk = (2 * step + lane / 16) ^ (row & 7);
+        load_matrices<false>(rows[step], tile + row * kColumnBytes + chunk * 16);
+      }
+    }
   }
-  commit();
+
+  // s = rows B^T, B 64 x kDim.
+  __device__ void start_product(StepScores& s, const unsigned char* b) const {
+    fence_accumulators();
+    if constexpr (kInRegisters) {
+      multiply_kept<false>(s, rows[0], describe(b, 0));
+#pragma unroll
+      for (int step = 1; step < kDim / 16; ++step)
+        multiply_kept<true>(s, rows[step], describe(b + step * 32, 0));
+    } else {
+      multiply_rows<false>(s, describe(tile, 0), describe(b, 0));
+#pragma unroll
+      for (int step = 1; step < kDim / 16; ++step) {
+        const int at = step / 4 * 64 * kColumnBytes + step % 4 * 32;
+        multiply_rows<true>(s, describe(tile + at, 0), describe(b + at, 0));
+      }
+    }
+    commit();
+  }
+};
+
+// What a query does not see weighs nothing. kQueryRows: rows are queries and columns keys, or the other way
+// round.
+template <bool kQueryRows>
+__device__ void mask_step(StepScores& s, int row0, int column0, int seq, const int32_t* document) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int j = 0; j < kStep / 8; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = row0 + i / 2 * 8 + lane / 4, column = column0 + 8 * j + lane % 4 * 2 + i % 2;
+      const int query = kQueryRows ? row : column, key = kQueryRows ? column : row;
+      if (key >= seq || !flash::visible(query, key, seq, document)) s[j][i] = -INFINITY;
+    }
+  }
 }
 
 // c += weights B, B 64 x kDim.

@@ -187,6 +187,30 @@ __device__ void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b) {
 #undef SWITCHYARD_PRODUCT
 }
 
+// C[64, 64] = or += (kAdd) A B, A[64, 16] in registers as multiply_add has it, B[16, 64] contiguous along the
+// reduction.
+template <bool kAdd>
+__device__ void multiply_kept(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
+#define SWITCHYARD_PRODUCT                                                            \
+  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"                            \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "            \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+  "{%32, %33, %34, %35}, %36, add, 1, 1, 0;\n}"
+  if constexpr (kAdd) {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_FOUR(c[0]), SWITCHYARD_FOUR(c[1]), SWITCHYARD_FOUR(c[2]), SWITCHYARD_FOUR(c[3]),
+                   SWITCHYARD_FOUR(c[4]), SWITCHYARD_FOUR(c[5]), SWITCHYARD_FOUR(c[6]), SWITCHYARD_FOUR(c[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  } else {
+    asm volatile("{\n.reg .pred add;\nsetp.eq.u32 add, 1, 0;\n" SWITCHYARD_PRODUCT
+                 : SWITCHYARD_NEW_FOUR(c[0]), SWITCHYARD_NEW_FOUR(c[1]), SWITCHYARD_NEW_FOUR(c[2]),
+                   SWITCHYARD_NEW_FOUR(c[3]), SWITCHYARD_NEW_FOUR(c[4]), SWITCHYARD_NEW_FOUR(c[5]),
+                   SWITCHYARD_NEW_FOUR(c[6]), SWITCHYARD_NEW_FOUR(c[7])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  }
+#undef SWITCHYARD_PRODUCT
+}
+
 // C[64, 64] += A B, A[64, 16] in registers as multiply_add has it, B[16, 64] with its n contiguous.
 __device__ inline void multiply_columns(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
   asm volatile(

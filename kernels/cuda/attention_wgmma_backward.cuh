@@ -244,7 +244,7 @@ void launch_attention(const AttentionBackward<BF16>& p, const float* delta, cuda
   const AttentionShape& s = p.shape;
   const CUtensorMap qkv = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
                     d_o = tensor_map(p.d_o, s.heads * s.head_dim, s.seq, s.batch, 64);
-  const HeadOrder by_key(s.kv_heads, s, kPairRows), by_query(s.heads, s, kPairRows);
+  const HeadOrder by_key(s.kv_heads, s, kPairRows, s.heads / s.kv_heads), by_query(s.heads, s, kPairRows);
   launch_kernel(key_gradient_kernel<kDim>, by_key.grid(), dim3(kPairThreads), T::kShared, stream, p, delta,
                 by_key, qkv, d_o);
   launch_kernel(query_gradient_kernel<kDim>, by_query.grid(), dim3(kPairThreads), T::kShared, stream, p,

@@ -154,18 +154,20 @@ struct HeadPiece {
   int head, batch, piece;
 };
 
-// The order of the blocks. Heads (of all sequences) come in groups whose keys and values together stay in the
-// L2 cache; within a group the longest pieces of all heads come first, so that the last blocks to run are
-// short.
+// The order of the blocks. Heads (of all sequences) come in groups whose other side, which every piece walks,
+// stays in the L2 cache; within a group the longest pieces of all heads come first, so that the last blocks
+// to run are short.
 struct HeadOrder {
   int heads, all_heads, pieces, group;
 
-  HeadOrder(int64_t heads, const AttentionShape& s, int rows)
+  // `heads` of a sequence, in pieces of `rows` rows, each walk a pair of matrices (keys and values, say) of
+  // `walked` heads.
+  HeadOrder(int64_t heads, const AttentionShape& s, int rows, int64_t walked = 1)
       : heads(static_cast<int>(heads)),
         all_heads(static_cast<int>(heads * s.batch)),
         pieces(static_cast<int>((s.seq + rows - 1) / rows)) {
     constexpr int64_t kBytes = 16 << 20;
-    const int64_t fit = kBytes / (2 * s.seq * s.head_dim * static_cast<int64_t>(sizeof(BF16)));
+    const int64_t fit = kBytes / (2 * walked * s.seq * s.head_dim * static_cast<int64_t>(sizeof(BF16)));
     group = static_cast<int>(std::clamp<int64_t>(fit, 1, all_heads));
   }
   dim3 grid() const { return dim3(static_cast<unsigned>(all_heads) * static_cast<unsigned>(pieces)); }

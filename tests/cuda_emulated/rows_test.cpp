@@ -70,8 +70,19 @@ TYPED_TEST(RowKernels, Swiglu) {
 struct Heads {
   int64_t tokens, seq, heads, kv_heads, head_dim, rotary_dim;
 };
-constexpr Heads kHeads[] = {{0, 4, 2, 1, 16, 16}, {6, 3, 2, 1, 16, 16}, {5, 5, 3, 2, 6, 4},
-                            {4, 2, 4, 2, 64, 32}, {9, 9, 1, 1, 10, 2},  {2, 2, 1, 1, 288, 288}};
+constexpr Heads kHeads[] = {{0, 4, 2, 1, 16, 16},
+                            {6, 3, 2, 1, 16, 16},
+                            {5, 5, 3, 2, 6, 4},
+                            {4, 2, 4, 2, 64, 32},
+                            {9, 9, 1, 1, 10, 2},
+                            {2, 2, 1, 1, 288, 288},
+                            // several blocks of tokens, the last not full; heads that take turns in a team
+                            {101, 7, 12, 12, 64, 64},
+                            {77, 40, 8, 2, 128, 128},
+                            {70, 70, 9, 3, 96, 32},
+                            {3, 2, 2, 1, 1024, 512},
+                            // more tokens than blocks of the weight gradients
+                            {515, 100, 64, 1, 34, 34}};
 
 template <class T, bool kNorm, class B>
 void norm_rope(B& bench, const Heads& h) {

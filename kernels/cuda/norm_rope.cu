@@ -1,209 +1,390 @@
 #include "kernels/norm_rope.h"
 
-#include "kernels/cuda/column_sum.cuh"
+#include <algorithm>
+
 #include "kernels/cuda/common.cuh"
 
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kThreads = 256;
+// A block takes the query, key or value heads (blockIdx.y) of some tokens. Teams of blockDim.x lanes, a power
+// of two up to a warp, take a head at a time; a lane has the same columns in all of them. A head comes from
+// memory once, and is fetched while the head before it is computed.
+constexpr int kThreads = 128;
+constexpr int64_t kHeadsATeam = 8;  // at least, where there are as many
+constexpr int kMaxItems = 16;       // pairs of a lane: kMaxHeadDim / (2 * kWarp), one element at a time
 
-// The head of this thread's team: blockDim = (lanes a head, heads a block). Lanes are a power of two up to a
-// warp.
-template <class T>
-struct Head {
-  int64_t index;  // among all heads of all tokens; the head's first element is index * head_dim
-  int64_t token, slot;
-  bool valid;    // teams past the end stay for their warp's shuffles
-  const T* w;    // null: no norm
-  int64_t half;  // pairs to rotate, 0 for a value head
-  const Acc<T>* cos;
-  const Acc<T>* sin;
+// A pair of vectors that rotate together, or any two past rotary_dim.
+struct Columns {
+  int low, high, angle;
+  bool rotates, has_low, has_high;
+};
+
+template <int V, int Items>
+struct Lane {
+  Columns pairs[Items];
 
   template <class Args>
-  __device__ explicit Head(const Args& a) {
-    const int64_t slots = a.heads + 2 * a.kv_heads, rotated = a.heads + a.kv_heads;
-    index = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
-    valid = index < a.tokens * slots;
-    token = index / slots;
-    slot = index % slots;
-    w = !valid || slot >= rotated ? nullptr : slot < a.heads ? a.q_weight : a.k_weight;
-    half = slot < rotated ? a.rotary_dim / 2 : 0;
-    cos = a.cos + token % a.seq * half;
-    sin = a.sin + token % a.seq * half;
+  __device__ Lane(const Args& a, bool value) {
+    const int d = static_cast<int>(a.head_dim), half = static_cast<int>(a.rotary_dim) / 2;
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      const int c = static_cast<int>(threadIdx.x + i * blockDim.x) * V;
+      const int low = c < half ? c : 2 * c, high = c < half ? c + half : 2 * c + V;
+      pairs[i] = {low, high, c, c < half && !value, low < d, high < d};
+    }
   }
 };
 
-template <int V, class T>
-__device__ void load_normed(const Head<T>& head, const T* x, int64_t c, Acc<T> rstd, Acc<T> (&out)[V]) {
-  load<V>(x + c, out);
-  if (!head.w) return;
-  Acc<T> w[V];
-  load<V>(head.w + c, w);
-#pragma unroll
-  for (int j = 0; j < V; ++j) out[j] = out[j] * rstd * w[j];
-}
+// A lane's part of one head, as it lies in memory; zero where the head has no such columns.
+template <class T, int V, int Items>
+struct Held {
+  Pack<T, V> low[Items], high[Items];
 
-template <int V, class T>
-__global__ void forward_kernel(NormRopeForward<T> a) {
-  using A = Acc<T>;
-  const Head<T> head(a);
-  const int64_t first = int64_t{threadIdx.x} * V, step = int64_t{blockDim.x} * V;
-  const T* x = a.x + head.index * a.head_dim;
-  T* y = a.y + head.index * a.head_dim;
-
-  A squares = 0;
-  if (head.w) {
-    for (int64_t c = first; c < a.head_dim; c += step) {
-      A v[V];
-      load<V>(x + c, v);
+  __device__ Held() {
 #pragma unroll
-      for (int j = 0; j < V; ++j) squares += v[j] * v[j];
+    for (int i = 0; i < Items; ++i)
+#pragma unroll
+      for (int j = 0; j < Pack<T, V>::kWords; ++j) low[i].word[j] = high[i].word[j] = {};
+  }
+  __device__ void fetch(const T* head, const Lane<V, Items>& lane) {
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      if (lane.pairs[i].has_low) fetch(low[i], head + lane.pairs[i].low);
+      if (lane.pairs[i].has_high) fetch(high[i], head + lane.pairs[i].high);
     }
   }
-  squares = warp_reduce(squares, Add{}, blockDim.x);
-  if (!head.valid) return;
-  const A rstd = A{1} / std::sqrt(squares / static_cast<A>(a.head_dim) + a.eps);
-  if (head.w && threadIdx.x == 0) a.rstd[head.token * (a.heads + a.kv_heads) + head.slot] = rstd;
-
-  for (int64_t c = first; c < head.half; c += step) {
-    A low[V], high[V], cos[V], sin[V];
-    load_normed<V>(head, x, c, rstd, low);
-    load_normed<V>(head, x, c + head.half, rstd, high);
-    load<V>(head.cos + c, cos);
-    load<V>(head.sin + c, sin);
+  __device__ static void fetch(Pack<T, V>& out, const T* p) {
+    using Word = typename Pack<T, V>::Word;
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
-      const A rotated = low[j] * cos[j] - high[j] * sin[j];
-      high[j] = high[j] * cos[j] + low[j] * sin[j];
-      low[j] = rotated;
-    }
-    store<V>(y + c, low);
-    store<V>(y + c + head.half, high);
+    for (int i = 0; i < Pack<T, V>::kWords; ++i) out.word[i] = reinterpret_cast<const Word*>(p)[i];
   }
-  for (int64_t c = 2 * head.half + first; c < a.head_dim; c += step) {
-    A v[V];
-    load_normed<V>(head, x, c, rstd, v);
-    store<V>(y + c, v);
+};
+
+// (low, high) turned by the angles at cos and sin, or by their negatives.
+template <bool kBack, int V, class A>
+__device__ void rotate(A (&low)[V], A (&high)[V], const A* cos, const A* sin) {
+  A c[V], s[V];
+  load<V>(cos, c);
+  load<V>(sin, s);
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    const A sine = kBack ? -s[j] : s[j], a = low[j], b = high[j];
+    low[j] = a * c[j] - b * sine;
+    high[j] = b * c[j] + a * sine;
   }
 }
 
-// The rotation's transpose of dy at columns c .. c + V - 1, which lie in one half or past both.
-template <int V, class T>
-__device__ void load_unrotated(const T* dy, const Acc<T>* cos, const Acc<T>* sin, int64_t half, int64_t c,
-                               Acc<T> (&out)[V]) {
-  load<V>(dy + c, out);
-  if (c >= 2 * half) return;
-  const bool low = c < half;
-  const int64_t angle = low ? c : c - half;
-  Acc<T> other[V], cosines[V], sines[V];
-  load<V>(dy + (low ? c + half : c - half), other);
-  load<V>(cos + angle, cosines);
-  load<V>(sin + angle, sines);
-#pragma unroll
-  for (int j = 0; j < V; ++j) out[j] = out[j] * cosines[j] + (low ? other[j] : -other[j]) * sines[j];
-}
-
-// g = dn w and dx = rstd (g - x rstd^2 mean(g x)), in two passes over a head that the second finds in the
-// cache.
-template <int V, class T>
-__global__ void backward_kernel(NormRopeBackward<T> a) {
-  using A = Acc<T>;
-  const Head<T> head(a);
-  const int64_t first = int64_t{threadIdx.x} * V, step = int64_t{blockDim.x} * V;
-  const T* dy = a.dy + head.index * a.head_dim;
-  const T* x = a.x + head.index * a.head_dim;
-  T* dx = a.dx + head.index * a.head_dim;
-
-  A dot = 0;
-  if (head.w) {
-    for (int64_t c = first; c < a.head_dim; c += step) {
-      A g[V], v[V], w[V];
-      load_unrotated<V>(dy, head.cos, head.sin, head.half, c, g);
-      load<V>(x + c, v);
-      load<V>(head.w + c, w);
-#pragma unroll
-      for (int j = 0; j < V; ++j) dot += g[j] * w[j] * v[j];
-    }
-  }
-  dot = warp_reduce(dot, Add{}, blockDim.x);
-  if (!head.valid) return;
-  const A rstd = head.w ? a.rstd[head.token * (a.heads + a.kv_heads) + head.slot] : A{1};
-  const A pull = dot / static_cast<A>(a.head_dim) * rstd * rstd;
-
-  for (int64_t c = first; c < a.head_dim; c += step) {
-    A g[V];
-    load_unrotated<V>(dy, head.cos, head.sin, head.half, c, g);
-    if (head.w) {
-      A v[V], w[V];
-      load<V>(x + c, v);
-      load<V>(head.w + c, w);
-#pragma unroll
-      for (int j = 0; j < V; ++j) g[j] = rstd * (g[j] * w[j] - v[j] * pull);
-    }
-    store<V>(dx + c, g);
-  }
-}
-
-// dn * x * rstd of head r % count of token r / count, the heads from slot `first` on.
+// The heads of a block.
 template <class T>
-struct WeightGradient {
-  NormRopeBackward<T> a;
-  int64_t first, count;
-  template <int V>
-  __device__ void operator()(int64_t r, int64_t c, Acc<T> (&out)[V]) const {
-    const int64_t token = r / count, slot = first + r % count, half = a.rotary_dim / 2;
-    const int64_t head = (token * (a.heads + 2 * a.kv_heads) + slot) * a.head_dim;
-    const int64_t position = token % a.seq;
-    const Acc<T> rstd = a.rstd[token * (a.heads + a.kv_heads) + slot];
-    Acc<T> x[V];
-    load_unrotated<V>(a.dy + head, a.cos + position * half, a.sin + position * half, half, c, out);
-    load<V>(a.x + head + c, x);
-#pragma unroll
-    for (int j = 0; j < V; ++j) out[j] *= x[j] * rstd;
+struct Heads {
+  int64_t token;      // the first
+  unsigned position;  // of the first token
+  unsigned size;      // tokens times heads
+  unsigned count;     // heads a token
+  unsigned first;     // of a token's heads
+  unsigned at_once;   // teams
+  const T* w;         // null: no norm
+
+  template <class Args>
+  __device__ Heads(const Args& a, int64_t per_block) {
+    const unsigned q = static_cast<unsigned>(a.heads), kv = static_cast<unsigned>(a.kv_heads);
+    token = blockIdx.x * per_block;
+    position = static_cast<unsigned>(token % a.seq);
+    count = blockIdx.y == 0 ? q : kv;
+    first = blockIdx.y == 0 ? 0 : blockIdx.y == 1 ? q : q + kv;
+    size = static_cast<unsigned>(a.tokens - token < per_block ? a.tokens - token : per_block) * count;
+    at_once = blockDim.y;
+    w = blockIdx.y == 0 ? a.q_weight : blockIdx.y == 1 ? a.k_weight : nullptr;
   }
 };
 
-template <int V, class Args>
-bool wide_heads(const Args& a) {
-  return a.rotary_dim % (2 * V) == 0 &&
-         vectorizable<V>(a.head_dim, a.x, a.q_weight, a.k_weight, a.cos, a.sin);
+// Where head i of a block stands.
+struct Spot {
+  int64_t head = 0;  // its first element
+  int64_t norm = 0;  // its rstd
+  int64_t angle = 0;
+
+  Spot() = default;
+  template <class T, class Args>
+  __device__ Spot(const Args& a, const Heads<T>& heads, unsigned i) {
+    const unsigned t = i / heads.count;
+    const int64_t token = heads.token + t, slot = heads.first + i % heads.count;
+    head = (token * (a.heads + 2 * a.kv_heads) + slot) * a.head_dim;
+    norm = token * (a.heads + a.kv_heads) + slot;
+    angle = (heads.position + t) % static_cast<unsigned>(a.seq) * (a.rotary_dim / 2);
+  }
+};
+
+template <int V, int Items, class T>
+__device__ void widen_pair(const Held<T, V, Items>& held, int i, Acc<T> (&low)[V], Acc<T> (&high)[V]) {
+#pragma unroll
+  for (int j = 0; j < V; ++j) {
+    low[j] = widen(held.low[i].element[j]);
+    high[j] = widen(held.high[i].element[j]);
+  }
 }
 
-// One thread per V pairs of a head, up to a warp.
-dim3 head_block(int64_t head_dim, int v) {
+template <int V, class T>
+__device__ void store_pair(T* head, const Columns& at, const Acc<T> (&low)[V], const Acc<T> (&high)[V]) {
+  if (at.has_low) store<V>(head + at.low, low);
+  if (at.has_high) store<V>(head + at.high, high);
+}
+
+template <int V, int Items, class T>
+__global__ void __launch_bounds__(kThreads, Items == 1 ? 7 : 1)
+    forward_kernel(NormRopeForward<T> a, int64_t per_block) {
+  using A = Acc<T>;
+  const Heads<T> heads(a, per_block);
+  const Lane<V, Items> lane(a, blockIdx.y == 2);
+  Held<T, V, Items> w, x, next;
+  if (heads.w) w.fetch(heads.w, lane);
+  Spot spot, next_spot;
+  const auto fetch = [&](unsigned head) {
+    if (head >= heads.size) return;
+    next_spot = Spot(a, heads, head);
+    next.fetch(a.x + next_spot.head, lane);
+  };
+  fetch(threadIdx.y);
+
+  // All teams of a warp come to its shuffles, those without a head too.
+  for (unsigned begin = 0; begin < heads.size; begin += heads.at_once) {
+    const unsigned head = begin + threadIdx.y;
+    x = next;
+    spot = next_spot;
+    fetch(head + heads.at_once);
+
+    A rstd = 1;
+    if (heads.w) {
+      A squares = 0;
+#pragma unroll
+      for (int i = 0; i < Items; ++i) {
+        A low[V], high[V];
+        widen_pair(x, i, low, high);
+#pragma unroll
+        for (int j = 0; j < V; ++j) squares += low[j] * low[j] + high[j] * high[j];
+      }
+      squares = warp_reduce(squares, Add{}, blockDim.x);
+      rstd = A{1} / std::sqrt(squares / static_cast<A>(a.head_dim) + a.eps);
+    }
+    if (head >= heads.size) continue;
+    if (heads.w && threadIdx.x == 0) a.rstd[spot.norm] = rstd;
+
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      const Columns& at = lane.pairs[i];
+      A low[V], high[V];
+      widen_pair(x, i, low, high);
+      if (heads.w) {
+        A w_low[V], w_high[V];
+        widen_pair(w, i, w_low, w_high);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+          low[j] = low[j] * rstd * w_low[j];
+          high[j] = high[j] * rstd * w_high[j];
+        }
+      }
+      if (at.rotates) rotate<false>(low, high, a.cos + spot.angle + at.angle, a.sin + spot.angle + at.angle);
+      store_pair(a.y + spot.head, at, low, high);
+    }
+  }
+}
+
+// What the backward pass reads of a head.
+template <class T, int V, int Items>
+struct Gradient {
+  Held<T, V, Items> dy, x;
+  Acc<T> rstd = 1;
+  Spot spot;
+
+  __device__ void fetch(const NormRopeBackward<T>& a, const Heads<T>& heads, unsigned i,
+                        const Lane<V, Items>& lane) {
+    if (i >= heads.size) return;
+    spot = Spot(a, heads, i);
+    dy.fetch(a.dy + spot.head, lane);
+    if (!heads.w) return;
+    x.fetch(a.x + spot.head, lane);
+    rstd = a.rstd[spot.norm];
+  }
+};
+
+// A lane's columns of dw, summed over the heads that it saw.
+template <class A, int V, int Items>
+struct Sums {
+  A low[Items][V] = {}, high[Items][V] = {};
+
+  // out[c] for the block's head_dim columns: over the teams of a warp, then over warps. `shared` is
+  // [warps, head_dim].
+  __device__ void write(A* out, A* shared, const Lane<V, Items>& lane, int head_dim) {
+    constexpr int kWarps = kThreads / kWarp;
+    const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x;
+    A* row = shared + thread / kWarp * head_dim;
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      const Columns& at = lane.pairs[i];
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        const A l = over_teams(low[i][j]), h = over_teams(high[i][j]);
+        const bool writes = thread % kWarp < blockDim.x;
+        if (writes && at.has_low) row[at.low + j] = l;
+        if (writes && at.has_high) row[at.high + j] = h;
+      }
+    }
+    __syncthreads();
+    for (int c = static_cast<int>(thread); c < head_dim; c += kThreads) {
+      A total = 0;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) total += shared[warp * head_dim + c];
+      out[c] = total;
+    }
+  }
+  __device__ static A over_teams(A value) {
+    for (int lanes = kWarp / 2; lanes >= static_cast<int>(blockDim.x); lanes /= 2)
+      value += __shfl_xor_sync(kAllLanes, value, lanes);
+    return value;
+  }
+};
+
+// g = dn w and dx = rstd (g - x rstd^2 mean(g x)); dw is the sum of dn x rstd.
+template <int V, int Items, class T>
+__global__ void __launch_bounds__(kThreads, Items == 1 ? 5 : 1)
+    backward_kernel(NormRopeBackward<T> a, int64_t per_block) {
+  using A = Acc<T>;
+  const Heads<T> heads(a, per_block);
+  const Lane<V, Items> lane(a, blockIdx.y == 2);
+  Held<T, V, Items> w;
+  Gradient<T, V, Items> now, next;
+  Sums<A, V, Items> dw;
+  if (heads.w) w.fetch(heads.w, lane);
+  next.fetch(a, heads, threadIdx.y, lane);
+
+  for (unsigned begin = 0; begin < heads.size; begin += heads.at_once) {
+    const unsigned head = begin + threadIdx.y;
+    const bool valid = head < heads.size;
+    now = next;
+    next.fetch(a, heads, head + heads.at_once, lane);
+
+    A low[Items][V], high[Items][V], dot = 0;  // dn, then g
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      const Columns& at = lane.pairs[i];
+      widen_pair(now.dy, i, low[i], high[i]);
+      if (at.rotates)
+        rotate<true>(low[i], high[i], a.cos + now.spot.angle + at.angle, a.sin + now.spot.angle + at.angle);
+      if (!heads.w || !valid) continue;
+      A x_low[V], x_high[V], w_low[V], w_high[V];
+      widen_pair(now.x, i, x_low, x_high);
+      widen_pair(w, i, w_low, w_high);
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        dw.low[i][j] += low[i][j] * x_low[j] * now.rstd;
+        dw.high[i][j] += high[i][j] * x_high[j] * now.rstd;
+        low[i][j] *= w_low[j];
+        high[i][j] *= w_high[j];
+        dot += low[i][j] * x_low[j] + high[i][j] * x_high[j];
+      }
+    }
+    if (heads.w) dot = warp_reduce(dot, Add{}, blockDim.x);
+    if (!valid) continue;
+    const A pull = dot / static_cast<A>(a.head_dim) * now.rstd * now.rstd;
+
+#pragma unroll
+    for (int i = 0; i < Items; ++i) {
+      if (heads.w) {
+        A x_low[V], x_high[V];
+        widen_pair(now.x, i, x_low, x_high);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+          low[i][j] = now.rstd * (low[i][j] - x_low[j] * pull);
+          high[i][j] = now.rstd * (high[i][j] - x_high[j] * pull);
+        }
+      }
+      store_pair(a.dx + now.spot.head, lane.pairs[i], low[i], high[i]);
+    }
+  }
+  if (heads.w)
+    dw.write(a.workspace + (2 * blockIdx.x + blockIdx.y) * a.head_dim, reinterpret_cast<A*>(dynamic_shared()),
+             lane, static_cast<int>(a.head_dim));
+}
+
+// Adds the blocks' partial sums to dq_weight (blockIdx.y = 0) and dk_weight: a lane a column, a warp every
+// blockDim.y-th block.
+template <class T>
+__global__ void add_weight_gradients(NormRopeBackward<T> a, int blocks) {
+  using A = Acc<T>;
+  if (!(blockIdx.y == 0 ? a.q_weight : a.k_weight)) return;
+  const int64_t c = blockIdx.x * kWarp + threadIdx.x;
+  A sum = 0;
+  if (c < a.head_dim) {
+#pragma unroll 8
+    for (int b = static_cast<int>(threadIdx.y); b < blocks; b += static_cast<int>(blockDim.y))
+      sum += a.workspace[(2 * b + blockIdx.y) * a.head_dim + c];
+  }
+  __shared__ A sums[kWarp][kWarp];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= a.head_dim) return;
+  for (unsigned warp = 1; warp < blockDim.y; ++warp) sum += sums[warp][threadIdx.x];
+  (blockIdx.y == 0 ? a.dq_weight : a.dk_weight)[c] += sum;
+}
+
+// Calls f with the vector width and a lane's pairs of vectors: one if a warp's wide vectors cover a head,
+// else as many single elements as the longest head needs.
+template <class T, class Args, class F>
+void with_shape(const Args& a, bool wide, F&& f) {
+  constexpr int V = kVector<T>;
+  CHECK(a.head_dim <= kMaxHeadDim, "head_dim: ", a.head_dim);
+  if (wide && a.rotary_dim % (2 * V) == 0 && a.head_dim <= 2 * kWarp * V &&
+      vectorizable<V>(a.head_dim, a.x, a.q_weight, a.k_weight, a.cos, a.sin))
+    f(std::integral_constant<int, V>{}, std::integral_constant<int, 1>{});
+  else
+    f(std::integral_constant<int, 1>{}, std::integral_constant<int, kMaxItems>{});
+}
+
+// A lane a pair of vectors, up to a warp.
+dim3 teams(int64_t head_dim, int v) {
   unsigned lanes = 1;
   while (lanes < kWarp && lanes * 2 * v < head_dim) lanes *= 2;
   return dim3(lanes, kThreads / lanes);
+}
+
+template <class Args>
+int64_t tokens_a_block(const Args& a, dim3 block) {
+  return ceil_div(kHeadsATeam * block.y, std::max<int64_t>({a.heads, a.kv_heads, 1}));
+}
+
+dim3 grid_of_parts(int64_t blocks) {
+  dim3 grid = grid_of(blocks);
+  grid.y = 3;
+  return grid;
 }
 
 }  // namespace
 
 template <class T>
 void run(Cuda on, const NormRopeForward<T>& a) {
-  constexpr int V = kVector<T>;
-  with_width<V>(wide_heads<V>(a) && vectorizable<V>(0, a.y), [&](auto v) {
-    const dim3 block = head_block(a.head_dim, v);
-    launch_kernel(forward_kernel<v, T>, team_grid(a.tokens * (a.heads + 2 * a.kv_heads), block), block, 0,
-                  on.stream, a);
+  with_shape<T>(a, vectorizable<kVector<T>>(0, a.y), [&](auto v, auto items) {
+    const dim3 block = teams(a.head_dim, v);
+    const int64_t per_block = tokens_a_block(a, block);
+    launch_kernel(forward_kernel<v, items, T>, grid_of_parts(ceil_div(a.tokens, per_block)), block, 0,
+                  on.stream, a, per_block);
   });
 }
 
 template <class T>
 void run(Cuda on, const NormRopeBackward<T>& a) {
-  constexpr int V = kVector<T>;
-  constexpr int kBlocks = NormRopeBackward<T>::kBlocks;
-  with_width<V>(wide_heads<V>(a) && vectorizable<V>(0, a.dx, a.dy), [&](auto v) {
-    const int64_t d = a.head_dim;
-    if (a.q_weight)
-      launch_column_sum<v>(on, a.dq_weight, a.workspace, 2 * d, a.tokens * a.heads, d, kBlocks,
-                           WeightGradient<T>{a, 0, a.heads});
-    if (a.k_weight)
-      launch_column_sum<v>(on, a.dk_weight, a.workspace + d, 2 * d, a.tokens * a.kv_heads, d, kBlocks,
-                           WeightGradient<T>{a, a.heads, a.kv_heads});
-    const dim3 block = head_block(d, v);
-    launch_kernel(backward_kernel<v, T>, team_grid(a.tokens * (a.heads + 2 * a.kv_heads), block), block, 0,
-                  on.stream, a);
+  if (a.tokens == 0) return;
+  with_shape<T>(a, vectorizable<kVector<T>>(0, a.dx, a.dy), [&](auto v, auto items) {
+    const dim3 block = teams(a.head_dim, v);
+    const int64_t per_block = std::max(tokens_a_block(a, block), ceil_div<int64_t>(a.tokens, a.kBlocks));
+    const int64_t blocks = ceil_div(a.tokens, per_block);
+    const size_t shared = kThreads / kWarp * a.head_dim * sizeof(Acc<T>);
+    launch_kernel(backward_kernel<v, items, T>, grid_of_parts(blocks), block, shared, on.stream, a,
+                  per_block);
+    if (!a.q_weight && !a.k_weight) return;
+    const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(a.head_dim, kWarp)), 2);
+    launch_kernel(add_weight_gradients<T>, grid, dim3(kWarp, kWarp), 0, on.stream, a,
+                  static_cast<int>(blocks));
   });
 }
 

@@ -13,7 +13,7 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int64_t kMaxHeadDim = 1024;  // on a CPU a head's gradient stands on the stack
+inline constexpr int64_t kMaxHeadDim = 1024;  // a head stands on the stack (CPU) or in registers (CUDA)
 
 template <class T>
 struct NormRopeForward {

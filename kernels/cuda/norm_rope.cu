@@ -11,8 +11,8 @@ namespace {
 // of two up to a warp, take a head at a time; a lane has the same columns in all of them. A head comes from
 // memory once, and is fetched while the head before it is computed.
 constexpr int kThreads = 128;
-constexpr int64_t kHeadsATeam = 8;  // at least, where there are as many
-constexpr int kMaxItems = 16;       // pairs of a lane: kMaxHeadDim / (2 * kWarp), one element at a time
+constexpr int64_t kHeadsATeam = 8;                    // at least, where there are as many
+constexpr int kMaxItems = kMaxHeadDim / (2 * kWarp);  // pairs of a lane, one element at a time
 
 // A pair of vectors that rotate together, or any two past rotary_dim.
 struct Columns {
@@ -112,7 +112,9 @@ struct Spot {
     const int64_t token = heads.token + t, slot = heads.first + i % heads.count;
     head = (token * (a.heads + 2 * a.kv_heads) + slot) * a.head_dim;
     norm = token * (a.heads + a.kv_heads) + slot;
-    angle = (heads.position + t) % static_cast<unsigned>(a.seq) * (a.rotary_dim / 2);
+    unsigned position = heads.position + t;
+    if (position >= a.seq) position %= static_cast<unsigned>(a.seq);  // seldom: a division costs
+    angle = int64_t{position} * (a.rotary_dim / 2);
   }
 };
 

@@ -15,6 +15,9 @@ namespace switchyard {
 // --- Matrix products. w must be a leaf; its gradient is accumulated in Acc straight out of the product.
 Var linear(const Var& x, const Var& w, const Var& bias = {});  // [rows, in] x [out, in] -> [rows, out]
 
+// A bf16 x by a float32 w that is not rounded, [rows, out] in float32; dx is bf16. Else linear(cast(x), w).
+Var mixed_linear(const Var& x, const Var& w);
+
 // Ragged groups of rows: offsets[g] .. offsets[g+1] belong to group g (I64 [groups + 1], on x's device).
 // `host` is the same on the host, where it is known.
 struct RowGroups {

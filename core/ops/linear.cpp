@@ -9,12 +9,6 @@ namespace switchyard {
 
 namespace {
 
-Shape with_cols(const Shape& shape, int64_t cols) {
-  std::vector<int64_t> dims = shape.vector();
-  dims.back() = cols;
-  return Shape(dims);
-}
-
 void add_bias(const Tensor& y, const Tensor& bias) {
   launch(y, [&]<class T>(auto on) {
     kernels::run(on, kernels::AddBias<T>{y.data<T>(), y.data<T>(), bias.data<T>(), y.rows(), y.cols()});

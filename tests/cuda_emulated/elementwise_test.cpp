@@ -1,4 +1,5 @@
 #include "kernels/elementwise.h"
+#include "kernels/split.h"
 
 #include "kernels/adamw.h"
 #include "tests/cuda_emulated/sides.h"
@@ -130,6 +131,32 @@ TYPED_TEST(Elementwise, AdamW) {
               .eps = 1e-8,
               .weight_decay = 0.1});
     });
+}
+
+TEST_F(CudaKernels, SplitIntoParts) {
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{0, 8}, {1, 1}, {3, 7}, {5, 64}, {1, 1000}}) {
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      using enum Part;
+      run(bench.on(), Split{bench.template output<BF16>(4 * rows * cols),
+                            bench.input(random_vector<float>(rows * cols, 1)),
+                            rows,
+                            cols,
+                            4,
+                            {kHi, kMid, kLo, kHi}});
+    });
+  }
+}
+
+TEST_F(CudaKernels, SumOfParts) {
+  for (const bool accumulate : {false, true}) {
+    for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{0, 8}, {1, 1}, {3, 7}, {5, 64}, {1, 1000}}) {
+      expect_same([rows = rows, cols = cols, accumulate](auto& bench) {
+        run(bench.on(),
+            SumParts{bench.template output<float>(random_vector<float>(rows * cols, 2)),
+                     bench.input(random_vector<float>(3 * rows * cols, 1)), rows, cols, accumulate});
+      });
+    }
+  }
 }
 
 }  // namespace

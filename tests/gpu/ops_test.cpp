@@ -219,5 +219,76 @@ INSTANTIATE_TEST_SUITE_P(Some, GpuGradients,
                                            "combine"),
                          [](const auto& info) { return info.param; });
 
+// A router's product: x in bf16, the weight and the results in float32.
+struct MixedLinear : GpuTest {
+  // The value and the gradients of x and w, w's added to `grad` where there is one.
+  static Tensors run(const Tensor& x, const Tensor& w, const Tensor& dy, Device device,
+                     const Tensor& grad = {}) {
+    const Var xs(x.to(device).clone(), true), ws(w.to(device).clone(), true);
+    if (grad.defined()) ws.set_grad(grad.to(device).clone());
+    const Var y = mixed_linear(xs, ws);
+    backward(y, dy.to(device).clone());
+    return {y.value().to(Device::kCpu), xs.grad().to(Device::kCpu), ws.grad().to(Device::kCpu)};
+  }
+
+  static Tensors exact(const Tensor& x, const Tensor& w, const Tensor& dy, const Tensor& grad = {}) {
+    return run(converted(x, DType::kF64), converted(w, DType::kF64), converted(dy, DType::kF64), Device::kCpu,
+               grad.defined() ? converted(grad, DType::kF64) : grad);
+  }
+};
+
+struct MixedShape {
+  int64_t rows, cols, outputs;
+};
+constexpr MixedShape kMixedShapes[] = {{1, 8, 1}, {37, 40, 5}, {64, 128, 8}, {96, 72, 64}};
+
+// bf16's rounding of the weight or of dy would be an error of 2e-3.
+TEST_F(MixedLinear, IsAsExactAsFloat32) {
+  for (const auto& [rows, cols, outputs] : kMixedShapes) {
+    SCOPED_TRACE(to_string(Shape{rows, cols, outputs}));
+    const Tensor x = random_tensor({rows, cols}, 1, DType::kBF16);
+    const Tensor w = random_tensor({outputs, cols}, 2, DType::kF32);
+    const Tensor dy = random_tensor({rows, outputs}, 3, DType::kF32);
+    const Tensors expected = exact(x, w, dy), actual = run(x, w, dy, Device::kCuda);
+    EXPECT_EQ(actual[0].dtype(), DType::kF32);
+    EXPECT_LT(relative_error(actual[0], expected[0]), 1e-6);
+    EXPECT_LT(relative_error(actual[1], expected[1]), 3e-3);  // rounded to bf16
+    EXPECT_LT(relative_error(actual[2], expected[2]), 1e-6);
+  }
+}
+
+TEST_F(MixedLinear, RoundsTheGradientOfXOnce) {
+  const Tensor x = random_tensor({50, 48}, 1, DType::kBF16), w = random_tensor({16, 48}, 2, DType::kF32);
+  const Tensor dy = random_tensor({50, 16}, 3, DType::kF32);
+  const Tensors expected = exact(x, w, dy), actual = run(x, w, dy, Device::kCuda);
+  // Half a unit in the last place of 8 bits is at most 2^-8 of the value; of sums that cancel, a little more.
+  const auto dx = expected[1].to_vector<double>();
+  const auto found = actual[1].to_vector<float>();
+  for (size_t i = 0; i < dx.size(); ++i) EXPECT_NEAR(found[i], dx[i], std::abs(dx[i]) / 256 + 1e-3) << i;
+}
+
+TEST_F(MixedLinear, AddsToAGradient) {
+  const Tensor x = random_tensor({37, 40}, 1, DType::kBF16), w = random_tensor({8, 40}, 2, DType::kF32);
+  const Tensor dy = random_tensor({37, 8}, 3, DType::kF32), grad = random_tensor({8, 40}, 4, DType::kF32);
+  const Tensors expected = exact(x, w, dy, grad), actual = run(x, w, dy, Device::kCuda, grad);
+  EXPECT_LT(relative_error(actual[2], expected[2]), 1e-6);
+}
+
+TEST_F(MixedLinear, OfNoRowsHasAZeroGradient) {
+  const Tensor x = Tensor::zeros({0, 16}, DType::kBF16, Device::kCpu),
+               w = random_tensor({4, 16}, 2, DType::kF32);
+  const Tensors results = run(x, w, Tensor::zeros({0, 4}, DType::kF32, Device::kCpu), Device::kCuda);
+  EXPECT_EQ(results[0].shape(), Shape({0, 4}));
+  for (const float g : results[2].to_vector<float>()) EXPECT_EQ(g, 0);
+}
+
+TEST_F(MixedLinear, Repeats) {
+  const Tensor x = random_tensor({96, 72}, 1, DType::kBF16), w = random_tensor({64, 72}, 2, DType::kF32);
+  const Tensor dy = random_tensor({96, 64}, 3, DType::kF32);
+  const Tensors first = run(x, w, dy, Device::kCuda), again = run(x, w, dy, Device::kCuda);
+  for (size_t i = 0; i < first.size(); ++i)
+    EXPECT_EQ(std::memcmp(first[i].raw(), again[i].raw(), first[i].bytes()), 0) << i;
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -15,6 +15,13 @@ kernels::AttentionShape attention_shape(int64_t batch, int64_t seq, int64_t head
   return {batch, seq, heads, kv_heads, dim, 0.35f};
 }
 
+// Wider than x where that is bf16, so it is no input of the case: tests/gpu/ops_test.cpp has its gradient.
+Var mixed_linear_case(const Vars& v) {
+  const Tensor w = Tensor::from<float>(
+      {.3f, -1, .7f, 2, -.1f, 1.1f, .9f, -.6f, .2f, -1.3f, .8f, 0, 1.7f, -.4f, .5f}, {3, 5}, v[0].device());
+  return mixed_linear(v[0], Var(cast(Var(w), acc_of(v[0].dtype())).value()));
+}
+
 RowGroups groups_of(std::vector<int64_t> offsets, Device device) {
   auto host = std::make_shared<const std::vector<int64_t>>(std::move(offsets));
   return {Tensor::from(*host, {static_cast<int64_t>(host->size())}, device), host};
@@ -72,6 +79,7 @@ const std::vector<OpCase>& op_cases() {
   static const std::vector<OpCase> cases{
       {"linear", {{3, 5}, {4, 5}}, [](const Vars& v) { return linear(v[0], v[1]); }},
       {"linear_bias", {{3, 5}, {4, 5}, {4}}, [](const Vars& v) { return linear(v[0], v[1], v[2]); }},
+      {"mixed_linear", {{4, 5}}, mixed_linear_case},
       {"grouped_linear",
        {{7, 5}, {3, 4, 5}},
        [](const Vars& v) {

@@ -169,6 +169,8 @@ void MoeLayer::move_experts(ParameterStore& store, const Slots& slots) {
 }
 
 Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
+  const bool noisy = options_.noisy_gate && context.training;
+  if (options_.jitter_eps == 0 && !noisy) return mixed_linear(x, router_);
   Var input = cast(x, router_.dtype());
   if (options_.jitter_eps > 0 && context.training && x.device() != Device::kMeta) {
     const uint64_t key = key_of(context.noise_key, spec_.prefix + "jitter");
@@ -176,7 +178,7 @@ Var MoeLayer::router_logits(const Var& x, const ForwardContext& context) const {
     input = multiply(input, cast(factors, input.dtype()).value());
   }
   const Var logits = linear(input, router_);
-  if (!options_.noisy_gate || !context.training) return logits;
+  if (!noisy) return logits;
   const uint64_t key = key_of(context.noise_key, spec_.prefix + "noise");
   const Var noise(gate_noise(logits.value(), key, context.first_token));
   return add_gate_noise(logits, linear(input, noise_), cast(noise, logits.dtype()).value());

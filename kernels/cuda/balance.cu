@@ -61,33 +61,35 @@ __global__ void mean_kernel(BalanceForward<A> a, A* out, A scale_by) {
   }
 }
 
-// mean[i] = scale * sum over blocks of partial[b, i]
+// sum[i] = scale * sum over blocks of partial[b, i]
 template <class A>
-__global__ void add_means(A* mean, const A* partial, int64_t n, A scale_by) {
+__global__ void add_blocks(A* sum, const A* partial, int64_t n, A scale_by) {
   const int64_t i = map_index();
   if (i >= n) return;
   A total = 0;
 #pragma unroll 16
   for (int64_t b = 0; b < BalanceForward<A>::kBlocks; ++b) total += partial[b * n + i];
-  mean[i] = total * scale_by;
+  sum[i] = total * scale_by;
 }
 
-// dmean[s, e] = coeff E f[s, e] / segments, f from the segment's assignments. A block a segment.
+// scale * the pairs of block blockIdx.z of segment blockIdx.x that each expert has, to
+// out[blockIdx.z, s, e].
 template <class A>
-__global__ void share_kernel(BalanceForward<A> a) {
+__global__ void share_kernel(BalanceForward<A> a, A* out, A scale_by) {
   auto* assigned = reinterpret_cast<int32_t*>(dynamic_shared());  // [experts]
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads) assigned[e] = 0;
   __syncthreads();
-  const int64_t pairs = a.tokens / a.segments * a.top_k;
+  const int64_t pairs = a.tokens / a.segments * a.top_k, share = ceil_div<int64_t>(pairs, gridDim.z);
+  const int64_t first = blockIdx.z * share, last = first + share < pairs ? first + share : pairs;
   const int32_t* expert = a.expert + blockIdx.x * pairs;
-  for (int64_t i = threadIdx.x; i < pairs; i += kThreads) atomicAdd(&assigned[expert[i]], 1);
+  for (int64_t i = first + threadIdx.x; i < last; i += kThreads) atomicAdd(&assigned[expert[i]], 1);
   __syncthreads();
-  const A unit = a.coeff * static_cast<A>(a.experts) / static_cast<A>(a.segments) / static_cast<A>(pairs);
   for (int64_t e = threadIdx.x; e < a.experts; e += kThreads)
-    a.dmean[blockIdx.x * a.experts + e] = unit * static_cast<A>(assigned[e]);
+    out[(int64_t{blockIdx.z} * a.segments + blockIdx.x) * a.experts + e] =
+        scale_by * static_cast<A>(assigned[e]);
 }
 
-// The same for f = 1 / E + excess, given.
+// dmean[s, e] = coeff E f[s, e] / segments for f = 1 / E + excess, given
 template <class A>
 __global__ void given_share_kernel(BalanceForward<A> a) {
   const A unit = a.coeff / static_cast<A>(a.segments);
@@ -203,6 +205,31 @@ __global__ void zloss_backward_kernel(ZLossBackward<A> a) {
 
 const dim3 kTokenBlock(kWarp, kWarps);
 
+// out[s, e] = scale * what the blocks of segment s sum up with `kernel`, tiles of experts along the grid's y:
+// many blocks and then their sum where there is a workspace, else one.
+template <class A>
+void launch_sums(Cuda on, void (*kernel)(BalanceForward<A>, A*, A), const BalanceForward<A>& a, dim3 grid,
+                 size_t shared, A* out, A scale_by) {
+  if (!a.workspace) {
+    launch_kernel(kernel, grid, kThreads, shared, on.stream, a, out, scale_by);
+    return;
+  }
+  grid.z = static_cast<unsigned>(BalanceForward<A>::kBlocks);
+  launch_kernel(kernel, grid, kThreads, shared, on.stream, a, a.workspace, A{1});
+  const int64_t n = a.segments * a.experts;
+  launch_kernel(add_blocks<A>, map_grid(n), kMapThreads, 0, on.stream, out, a.workspace, n, scale_by);
+}
+
+// dmean[s, e] = coeff E f[s, e] / segments, f from the segment's assignments. Counts are exact in A up to
+// 2^24 pairs.
+template <class A>
+void launch_shares(Cuda on, const BalanceForward<A>& a) {
+  const int64_t pairs = a.tokens / a.segments * a.top_k;
+  const A unit = a.coeff * static_cast<A>(a.experts) / static_cast<A>(a.segments) / static_cast<A>(pairs);
+  launch_sums(on, share_kernel<A>, a, grid_of(a.segments), static_cast<size_t>(a.experts) * sizeof(int32_t),
+              a.dmean, unit);
+}
+
 }  // namespace
 
 template <class A>
@@ -219,18 +246,9 @@ void run(Cuda on, const BalanceForward<A>& a) {
   if (a.kind == BalanceKind::kSwitch && a.excess)
     launch_kernel(given_share_kernel<A>, grid, kThreads, 0, on.stream, a);
   else if (a.kind == BalanceKind::kSwitch)
-    launch_kernel(share_kernel<A>, grid, kThreads, static_cast<size_t>(a.experts) * sizeof(int32_t),
-                  on.stream, a);
+    launch_shares(on, a);
   grid.y = static_cast<unsigned>(ceil_div<int64_t>(a.experts, kChunk * kWarp));
-  const A per_token = A{1} / static_cast<A>(a.tokens / a.segments);
-  if (a.workspace) {
-    grid.z = static_cast<unsigned>(BalanceForward<A>::kBlocks);
-    launch_kernel(mean_kernel<A>, grid, kThreads, 0, on.stream, a, a.workspace, A{1});
-    const int64_t n = a.segments * a.experts;
-    launch_kernel(add_means<A>, map_grid(n), kMapThreads, 0, on.stream, a.mean, a.workspace, n, per_token);
-  } else {
-    launch_kernel(mean_kernel<A>, grid, kThreads, 0, on.stream, a, a.mean, per_token);
-  }
+  launch_sums(on, mean_kernel<A>, a, grid, 0, a.mean, A{1} / static_cast<A>(a.tokens / a.segments));
   launch_kernel(loss_kernel<A>, 1, kThreads, 0, on.stream, a);
 }
 

@@ -3,8 +3,8 @@
 
 #include "kernels/balance.h"
 #include "kernels/dispatch.h"
-#include "kernels/rank_rows.h"
 #include "kernels/gate_noise.h"
+#include "kernels/rank_rows.h"
 #include "tests/cuda_emulated/sides.h"
 
 namespace switchyard::kernels {
@@ -81,7 +81,7 @@ TYPED_TEST(Routing, Balance) {
     int64_t tokens, experts, segments;
   };
   for (auto [tokens, experts, segments] :
-       {Case{12, 6, 1}, Case{12, 6, 3}, Case{80, 200, 2}, Case{4, 1, 1}, Case{0, 4, 1}})
+       {Case{12, 6, 1}, Case{12, 6, 3}, Case{80, 200, 2}, Case{300, 10, 2}, Case{4, 1, 1}, Case{0, 4, 1}})
     for (auto kind : {BalanceKind::kSwitch, BalanceKind::kKl, BalanceKind::kCv, BalanceKind::kEntropy})
       expect_same([&, tokens = tokens, experts = experts, segments = segments](auto& bench) {
         const A* scores = bench.input(random_vector<A>(tokens * experts, 1, 0.1f, 1));

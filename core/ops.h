@@ -30,9 +30,6 @@ Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups);  // w [
 // --- Transformer.
 Var rms_norm(const Var& x, const Var& w, double eps);
 Var swiglu(const Var& x);  // [rows, 2 n] -> [rows, n]
-// swiglu(linear(x, w)) and swiglu(grouped_linear(x, w, groups)): one pass where a GPU has a kernel for it.
-Var linear_swiglu(const Var& x, const Var& w);
-Var grouped_linear_swiglu(const Var& x, const Var& w, const RowGroups& groups);
 
 struct RopeTable {
   Tensor cos, sin;  // [seq, rotary_dim / 2] in Acc

@@ -13,10 +13,8 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/cuda/handles.h"
 #include "kernels/grouped_matmul.h"
-#include "kernels/grouped_swiglu.h"
 #include "kernels/half_logits.h"
 #include "kernels/matmul.h"
-#include "kernels/swiglu.h"
 
 namespace switchyard::bench {
 
@@ -164,16 +162,6 @@ void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t
   const double flops = 2.0 * total * n * k;
   const std::string name = concat(groups, " x ", rows, zipf ? " zipf" : " even", " k ", k, " -> n ", n);
   const bool allow_wgmma = exec.handles->allow_wgmma;
-  if (n % 2 == 0) {
-    DeviceArray<BF16> gated(total * n / 2);
-    bench.line(name + ": wgmma forward and SwiGLU", flops, [&] {
-      run(exec, kernels::GroupedSwiglu{gated.data(), y.data(), x.data(), w.data(), device_offsets.data(),
-                                       groups, total, n / 2, k});
-    });
-    bench.line(name + ": SwiGLU alone", 6e3 * total * n / 2, [&] {
-      run(exec, kernels::SwigluForward<BF16>{gated.data(), y.data(), total, n / 2});
-    });
-  }
   for (const bool wgmma : {false, true}) {
     exec.handles->allow_wgmma = wgmma;
     bench.line(name + (wgmma ? ": wgmma " : ": mma.sync ") + "forward", flops, [&] {

@@ -1,7 +1,6 @@
 #include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
-#include "core/ops/swiglu.h"
 #include "kernels/grouped_matmul.h"
 
 namespace switchyard {
@@ -57,23 +56,6 @@ Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups) {
                 [xv, w, groups, want = x.requires_grad()](const Tensor& dy) -> Tensors {
                   return {want ? product(dy, w.value(), groups, false) : Tensor(),
                           gradient_if(w, [&] { return weight_gradient(w, dy, xv, groups); })};
-                });
-}
-
-Var grouped_linear_swiglu(const Var& x, const Var& w, const RowGroups& groups) {
-  if (!fuses_swiglu(x)) return swiglu(grouped_linear(x, w, groups));
-  const Tensor xv = x.value(), wv = w.value();
-  const int64_t rows = xv.rows(), n = wv.dim(1) / 2;
-  CHECK(w.is_leaf() && xv.cols() == wv.dim(2) && wv.dim(0) == groups.groups(), to_string(xv.shape()), " by ",
-        to_string(wv.shape()), " in ", groups.groups(), " groups");
-  const Tensor gate_up = Tensor::empty({rows, 2 * n}, xv.dtype(), xv.device());
-  const Tensor y = Tensor::empty({rows, n}, xv.dtype(), xv.device());
-  run_fused_swiglu(y, gate_up, xv, wv, groups.offsets.data<int64_t>(), groups.groups());
-  return record("grouped_linear_swiglu", y, {x, w},
-                [xv, w, gate_up, groups, want = x.requires_grad()](const Tensor& dy) -> Tensors {
-                  const Tensor dz = swiglu_gradient(gate_up, dy);
-                  return {want ? product(dz, w.value(), groups, false) : Tensor(),
-                          gradient_if(w, [&] { return weight_gradient(w, dz, xv, groups); })};
                 });
 }
 

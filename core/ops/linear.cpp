@@ -1,7 +1,6 @@
 #include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
-#include "core/ops/swiglu.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 
@@ -84,23 +83,6 @@ Var linear(const Var& x, const Var& w, const Var& bias) {
                   return {want ? input_gradient(dy, w.value(), xv.shape()) : Tensor(),
                           gradient_if(w, [&] { return weight_gradient(w, dy, xv); }),
                           gradient_if(bias, [&] { return bias_gradient(bias, dy); })};
-                });
-}
-
-Var linear_swiglu(const Var& x, const Var& w) {
-  if (!fuses_swiglu(x)) return swiglu(linear(x, w));
-  const Tensor xv = x.value(), wv = w.value();
-  const int64_t n = wv.dim(0) / 2;
-  CHECK(wv.dim(1) == xv.cols() && wv.dtype() == xv.dtype() && w.is_leaf(), to_string(xv.shape()), " by ",
-        to_string(wv.shape()));
-  const Tensor gate_up = Tensor::empty(with_cols(xv.shape(), 2 * n), xv.dtype(), xv.device());
-  const Tensor y = Tensor::empty(with_cols(xv.shape(), n), xv.dtype(), xv.device());
-  run_fused_swiglu(y, gate_up, xv, wv, nullptr, 1);
-  return record("linear_swiglu", y, {x, w},
-                [xv, w, gate_up, want = x.requires_grad()](const Tensor& dy) -> Tensors {
-                  const Tensor dz = swiglu_gradient(gate_up, dy);
-                  return {want ? input_gradient(dz, w.value(), xv.shape()) : Tensor(),
-                          gradient_if(w, [&] { return weight_gradient(w, dz, xv); })};
                 });
 }
 

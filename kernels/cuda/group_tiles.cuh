@@ -25,8 +25,7 @@ struct GroupedProblem {
   int groups;
   int m, n, k;  // the ragged one is 0
   bool accumulate;
-  int64_t ldc = 0;     // elements between rows of C; 0: n
-  C* gated = nullptr;  // kForward, where wanted: [rows, n / 2], silu of C's left half times its right half
+  int64_t ldc = 0;  // elements between rows of C; 0: n
 
   __host__ __device__ int64_t c_stride() const { return ldc ? ldc : n; }
   // The first row of group g; of g = groups: the row past the last group.

@@ -6,9 +6,7 @@
 #include "kernels/cuda/grouped_simt.cuh"
 #include "kernels/cuda/grouped_wgmma.cuh"
 #include "kernels/cuda/handles.h"
-#include "kernels/grouped_swiglu.h"
 #include "kernels/half_logits.h"
-#include "kernels/swiglu.h"
 
 namespace switchyard::kernels {
 
@@ -78,19 +76,6 @@ void run(Cuda exec, const HalfLogits& a) {
   GroupedProblem<BF16, F16> p{a.z, a.h, a.w, nullptr, a.rows, 1, 0, to_int(a.vocab), to_int(a.hidden), false};
   p.ldc = half_logits_stride(a.vocab);
   run_form<Form::kForward>(exec, p);
-}
-
-void run(Cuda exec, const GroupedSwiglu& a) {
-  if (a.groups == 0 || a.rows == 0 || a.n == 0) return;
-  GroupedProblem<BF16, BF16> p{
-      a.gate_up,       a.x,         a.w,  a.offsets, to_int(a.rows), to_int(a.groups), 0,
-      to_int(2 * a.n), to_int(a.k), false};
-  if (a.n % 8 == 0 && reinterpret_cast<uintptr_t>(a.y) % 16 == 0 && fits_wgmma<Form::kForward>(exec, p)) {
-    p.gated = a.y;
-    return hopper::launch<Form::kForward, true>(p, exec.handles->multiprocessors, exec.stream);
-  }
-  run_form<Form::kForward>(exec, p);
-  run(exec, SwigluForward<BF16>{a.y, a.gate_up, a.rows, a.n});
 }
 
 template void run(Cuda, const GroupedMatmul<float>&);

@@ -33,15 +33,11 @@ struct Ring {
   __device__ unsigned char* b(int stage) const { return a(stage) + kBytesA; }
 };
 
-// The first column of the tile's part of C's left half, in a product whose halves are gated: a tile then has
-// kTileN / 2 columns of the left half and the same of the right one.
-__device__ inline int half_column(const GroupTile& t) { return t.n0 / 2; }
-
 // Starts the copies of one step. An operand that is contiguous along the reduction comes as one box of all
 // its rows, another as blocks of 64 columns.
-template <Form kForm, bool kGated>
+template <Form kForm>
 __device__ void fill(const Ring& ring, int stage, const CUtensorMap* a, const CUtensorMap* b,
-                     const GroupTile& t, int n, int depth) {
+                     const GroupTile& t, int depth) {
   uint64_t* full = &ring.full[stage];
   const int begin = static_cast<int>(t.begin);
   arrive_expecting(full, kStageBytes);
@@ -52,10 +48,7 @@ __device__ void fill(const Ring& ring, int stage, const CUtensorMap* a, const CU
   } else {
     copy_box(ring.a(stage), a, full, depth, begin + t.m0, 0);
   }
-  if constexpr (kGated) {
-    copy_box(ring.b(stage), b, full, depth, half_column(t), t.group);
-    copy_box(ring.b(stage) + kBytesB / 2, b, full, depth, n / 2 + half_column(t), t.group);
-  } else if constexpr (kForm == Form::kForward) {
+  if constexpr (kForm == Form::kForward) {
     copy_box(ring.b(stage), b, full, depth, t.n0, t.group);
   } else {
     const int row = kForm == Form::kWeight ? begin + depth : depth,
@@ -136,13 +129,12 @@ __device__ inline void store_row(float* out, const float (&c)[kTileN / 8][4], in
 }
 
 // A block of eight columns is 16 bytes of bf16 or float16: of every four blocks, lane q gathers block q.
-// kBlocks blocks of the accumulators from kFirst on.
-template <int kFirst, int kBlocks, class C>
-__device__ void store_blocks(C* out, const float (&c)[kTileN / 8][4], int half, int columns) {
+template <class C>
+__device__ void store_row(C* out, const float (&c)[kTileN / 8][4], int half, int columns, bool) {
   const int q = threadIdx.x % 4;
   const bool odd = q % 2, upper = q / 2;
 #pragma unroll
-  for (int first = kFirst; first < kFirst + kBlocks; first += 4) {
+  for (int first = 0; first < kTileN / 8; first += 4) {
     uint32_t low[2],
         high[2];  // of blocks q % 2 and 2 + q % 2: the words of the lower and the upper neighbour
 #pragma unroll
@@ -157,17 +149,12 @@ __device__ void store_blocks(C* out, const float (&c)[kTileN / 8][4], int half, 
     }
     const uint32_t x = __shfl_xor_sync(0xffffffffu, upper ? low[0] : low[1], 2),
                    y = __shfl_xor_sync(0xffffffffu, upper ? high[0] : high[1], 2);
-    const int column = 8 * (first - kFirst + q);
+    const int column = 8 * (first + q);
     if (column < columns) {
       *reinterpret_cast<uint4*>(out + column) =
           upper ? uint4{x, y, low[1], high[1]} : uint4{low[0], high[0], x, y};
     }
   }
-}
-
-template <class C>
-__device__ void store_row(C* out, const float (&c)[kTileN / 8][4], int half, int columns, bool) {
-  store_blocks<0, kTileN / 8>(out, c, half, columns);
 }
 
 template <class C>
@@ -180,43 +167,6 @@ __device__ void store_rows(const TileView<BF16, C>& v, const float (&c)[kTileN /
   }
 }
 
-// As a bf16 number, which is what the backward pass will read.
-__device__ inline float as_stored(float x) { return static_cast<float>(BF16(x)); }
-
-// The left half of the accumulators becomes silu(left) * right.
-__device__ inline void gate(float (&c)[kTileN / 8][4]) {
-  constexpr int kHalf = kTileN / 16;
-#pragma unroll
-  for (int j = 0; j < kHalf; ++j) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float g = as_stored(c[j][i]);
-      c[j][i] = __fdividef(g, 1 + __expf(-g)) * as_stored(c[kHalf + j][i]);
-    }
-  }
-}
-
-template <class C>
-__device__ void store_gated_rows(const GroupedProblem<BF16, C>& p, const GroupTile& t,
-                                 float (&c)[kTileN / 8][4], int m) {
-  constexpr int kHalf = kTileN / 16;
-  const int columns = p.n / 2, column = half_column(t), left = columns - column;
-  const int row0 = t.m0 + m + threadIdx.x % 32 / 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {  // whole warps: lanes trade
-    const int row = row0 + 8 * half;
-    C* out = p.c + (t.begin + row) * p.c_stride() + column;
-    store_blocks<0, kHalf>(out, c, half, row < t.rows ? left : 0);
-    store_blocks<kHalf, kHalf>(out + columns, c, half, row < t.rows ? left : 0);
-  }
-  gate(c);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = row0 + 8 * half;
-    store_blocks<0, kHalf>(p.gated + (t.begin + row) * columns + column, c, half, row < t.rows ? left : 0);
-  }
-}
-
 // The tile of C is on its way into the L2 cache while the product is computed.
 template <class C>
 __device__ void fetch_ahead(const TileView<BF16, C>& v, int lane) {
@@ -225,7 +175,7 @@ __device__ void fetch_ahead(const TileView<BF16, C>& v, int lane) {
 }
 
 // By one warp.
-template <Form kForm, bool kGated, class C>
+template <Form kForm, class C>
 __device__ void produce(const GroupedProblem<BF16, C>& p, const Ring& ring, const int* starts,
                         const CUtensorMap* a, const CUtensorMap* b) {
   Turn turn;
@@ -235,21 +185,20 @@ __device__ void produce(const GroupedProblem<BF16, C>& p, const Ring& ring, cons
     if (p.accumulate) fetch_ahead(view<kForm>(p, t), lane);
     for (int depth = 0; depth < k; depth += kDepth, turn.next()) {
       wait(&ring.empty[turn.stage], turn.parity ^ 1);  // passes at once in the first round
-      if (lane == 0) fill<kForm, kGated>(ring, turn.stage, a, b, t, p.n, depth);
+      if (lane == 0) fill<kForm>(ring, turn.stage, a, b, t, depth);
       __syncwarp();  // a lane that falls two rounds behind would misread the parity
     }
   }
 }
 
-template <Form kForm, bool kGated, class C>
+template <Form kForm, class C>
 __device__ void consume(const GroupedProblem<BF16, C>& p, const Ring& ring, const int* starts) {
   constexpr int kConsumerA = kBytesA / kConsumers;
   const int thread = threadIdx.x - 128, consumer = thread / 128, m = thread / 32 * 16;
   const bool leader = thread % 128 == 0;
   Turn turn;
   for (int tile = blockIdx.x; tile < starts[p.groups]; tile += gridDim.x) {
-    const GroupTile t = group_tile<kForm>(starts, p, tile, kTileM, kTileN);
-    const auto v = view<kForm>(p, t);
+    const auto v = view<kForm>(p, group_tile<kForm>(starts, p, tile, kTileM, kTileN));
     float c[kTileN / 8][4] = {};
     int previous = -1;
     for (int depth = 0; depth < v.k; depth += kDepth, turn.next()) {
@@ -263,15 +212,11 @@ __device__ void consume(const GroupedProblem<BF16, C>& p, const Ring& ring, cons
     wait_products<0>();
     hold(c);
     if (leader && previous >= 0) arrive(&ring.empty[previous]);
-    if constexpr (kGated) {
-      store_gated_rows(p, t, c, m);
-    } else {
-      store_rows(v, c, m, p.accumulate);
-    }
+    store_rows(v, c, m, p.accumulate);
   }
 }
 
-template <Form kForm, bool kGated, class C>
+template <Form kForm, class C>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_kernel(GroupedProblem<BF16, C> p, const __grid_constant__ CUtensorMap a,
                    const __grid_constant__ CUtensorMap b) {
@@ -291,25 +236,24 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x < 128) {
     shrink_registers<40>();
-    if (threadIdx.x < 32) produce<kForm, kGated>(p, ring, starts, &a, &b);
+    if (threadIdx.x < 32) produce<kForm>(p, ring, starts, &a, &b);
   } else {
     grow_registers<232>();
-    consume<kForm, kGated>(p, ring, starts);
+    consume<kForm>(p, ring, starts);
   }
 }
 
 // A tensor [outer, rows, columns] of bf16, cut into boxes of box_rows x 64.
 CUtensorMap tensor_map(const BF16* x, int64_t columns, int64_t rows, int64_t outer, int box_rows);
 
-template <Form kForm, bool kGated = false, class C>
+template <Form kForm, class C>
 void launch(const GroupedProblem<BF16, C>& p, int multiprocessors, cudaStream_t stream) {
   const CUtensorMap a = kForm == Form::kWeight ? tensor_map(p.a, p.m, p.rows, 1, kDepth)
                                                : tensor_map(p.a, p.k, p.rows, 1, kTileM);
   const CUtensorMap b = kForm == Form::kWeight ? tensor_map(p.b, p.n, p.rows, 1, kDepth)
-                        : kForm == Form::kData
-                            ? tensor_map(p.b, p.n, p.k, p.groups, kDepth)
-                            : tensor_map(p.b, p.k, p.n, p.groups, kGated ? kTileN / 2 : kTileN);
-  launch_kernel(grouped_kernel<kForm, kGated, C>, dim3(multiprocessors), dim3(kThreads),
+                        : kForm == Form::kData ? tensor_map(p.b, p.n, p.k, p.groups, kDepth)
+                                               : tensor_map(p.b, p.k, p.n, p.groups, kTileN);
+  launch_kernel(grouped_kernel<kForm, C>, dim3(multiprocessors), dim3(kThreads),
                 kShared + tile_counts_bytes(p.groups), stream, p, a, b);
 }
 

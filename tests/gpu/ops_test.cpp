@@ -49,14 +49,6 @@ const std::vector<OpCase>& large_cases() {
          if (v[0].device() == Device::kCuda) groups.host = nullptr;
          return grouped_linear(v[0], v[1], groups);
        }},
-      {"large_linear_swiglu",
-       {{300, 256}, {608, 256}},
-       [](const Vars& v) { return linear_swiglu(v[0], v[1]); }},
-      {"large_grouped_linear_swiglu",
-       {{530, 256}, {5, 400, 256}},
-       [](const Vars& v) {
-         return grouped_linear_swiglu(v[0], v[1], groups_of({0, 130, 130, 131, 400, 530}, v[0].device()));
-       }},
       {"large_rms_norm", {{200, 1024}, {1024}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
       {"large_swiglu", {{130, 1024}}, [](const Vars& v) { return swiglu(v[0]); }},
       {"large_norm_rope", {{128, 512}, {64}, {64}}, rotate},

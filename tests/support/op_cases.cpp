@@ -87,12 +87,6 @@ const std::vector<OpCase>& op_cases() {
        }},
       {"rms_norm", {{4, 6}, {6}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
       {"swiglu", {{5, 8}}, [](const Vars& v) { return swiglu(v[0]); }},
-      {"linear_swiglu", {{5, 3}, {8, 3}}, [](const Vars& v) { return linear_swiglu(v[0], v[1]); }},
-      {"grouped_linear_swiglu",
-       {{7, 3}, {3, 4, 3}},
-       [](const Vars& v) {
-         return grouped_linear_swiglu(v[0], v[1], groups_of({0, 4, 4, 7}, v[0].device()));
-       }},
       {"norm_rope", {{10, 24}, {6}, {6}}, [](const Vars& v) { return rope_case(v, true, 6); }},
       {"rope_partial", {{10, 24}}, [](const Vars& v) { return rope_case(v, false, 4); }},
       {"attention",

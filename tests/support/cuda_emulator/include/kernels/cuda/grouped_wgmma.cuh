@@ -6,7 +6,7 @@
 
 namespace switchyard::kernels::hopper {
 
-template <Form kForm, bool kGated = false, class C>
+template <Form kForm, class C>
 void launch(const GroupedProblem<BF16, C>&, int, CUstream_st*) {
   CHECK(false, "wgmma needs a GPU");
 }

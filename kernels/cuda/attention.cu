@@ -42,9 +42,9 @@ bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {
   if (!fits_tensor_cores(p.shape, p.qkv, p.o)) return false;
   if (fits_wgmma(exec, p.shape)) {
     if (p.shape.head_dim == 64) {
-      hopper::launch_attention<64>(p, exec.handles->multiprocessors, exec.stream);
+      hopper::launch_attention<64>(p, exec.stream);
     } else {
-      hopper::launch_attention<128>(p, exec.handles->multiprocessors, exec.stream);
+      hopper::launch_attention<128>(p, exec.stream);
     }
     return true;
   }
@@ -60,9 +60,9 @@ bool run_on_tensor_cores(Cuda exec, const AttentionBackward<BF16>& p, const floa
   if (!fits_tensor_cores(p.shape, p.qkv, p.d_o) || !fits_tensor_cores(p.shape, p.dqkv, nullptr)) return false;
   if (fits_wgmma(exec, p.shape)) {
     if (p.shape.head_dim == 64) {
-      hopper::launch_attention<64>(p, delta, exec.handles->multiprocessors, exec.stream);
+      hopper::launch_attention<64>(p, delta, exec.stream);
     } else {
-      hopper::launch_attention<128>(p, delta, exec.handles->multiprocessors, exec.stream);
+      hopper::launch_attention<128>(p, delta, exec.stream);
     }
     return true;
   }

@@ -21,7 +21,7 @@ struct AttentionTiles {
                        kConsumerRegisters = kConsumers == 3 ? 160 : 232;
   static constexpr int kQueryBytes = 64 * kDim * sizeof(BF16);  // of one consumer
   static constexpr int kKeyBytes = kKeys * kDim * sizeof(BF16);
-  static constexpr int kBarriers = 2 + 4 * kKeyStages;
+  static constexpr int kBarriers = 1 + 4 * kKeyStages;
   static constexpr size_t kShared =
       kConsumers * kQueryBytes + 2 * kKeyStages * kKeyBytes + kBarriers * sizeof(uint64_t);
 
@@ -34,9 +34,7 @@ struct AttentionTiles {
     return reinterpret_cast<uint64_t*>(query(kConsumers) + 2 * kKeyStages * kKeyBytes);
   }
   __device__ uint64_t* query_full() const { return barriers(); }
-  __device__ uint64_t* query_empty() const { return barriers() + 1; }
-  // Steps are counted over all pieces of work of a block.
-  __device__ uint64_t* key_full(int step) const { return barriers() + 2 + step % kKeyStages; }
+  __device__ uint64_t* key_full(int step) const { return barriers() + 1 + step % kKeyStages; }
   __device__ uint64_t* key_empty(int step) const { return key_full(step) + kKeyStages; }
   __device__ uint64_t* value_full(int step) const { return key_full(step) + 2 * kKeyStages; }
   __device__ uint64_t* value_empty(int step) const { return key_full(step) + 3 * kKeyStages; }
@@ -44,7 +42,6 @@ struct AttentionTiles {
 
   __device__ void init() const {
     init_barrier(query_full(), 1);
-    init_barrier(query_empty(), kConsumers);
     for (int stage = 0; stage < kKeyStages; ++stage) {
       init_barrier(key_full(stage), 1);
       init_barrier(value_full(stage), 1);
@@ -157,9 +154,9 @@ struct HeadPiece {
   int head, batch, piece;
 };
 
-// The order of the work. Heads (of all sequences) come in groups whose other side, which every piece walks,
-// stays in the L2 cache; within a group the longest pieces of all heads come first. A block does pieces
-// blockIdx.x, blockIdx.x + gridDim.x, ...: its tiles are on their way while it finishes the piece before.
+// The order of the blocks. Heads (of all sequences) come in groups whose other side, which every piece walks,
+// stays in the L2 cache; within a group the longest pieces of all heads come first, so that the last blocks
+// to run are short.
 struct HeadOrder {
   int heads, all_heads, pieces, group;
 
@@ -173,62 +170,45 @@ struct HeadOrder {
     const int64_t fit = kBytes / (2 * walked * s.seq * s.head_dim * static_cast<int64_t>(sizeof(BF16)));
     group = static_cast<int>(std::clamp<int64_t>(fit, 1, all_heads));
   }
-  __host__ __device__ int count() const { return all_heads * pieces; }
-  dim3 grid(int multiprocessors) const {
-    return dim3(static_cast<unsigned>(std::min(count(), multiprocessors)));
-  }
+  dim3 grid() const { return dim3(static_cast<unsigned>(all_heads) * static_cast<unsigned>(pieces)); }
 
-  __device__ HeadPiece piece_of(int number) const {
-    const int first = number / (group * pieces) * group, within = number - first * pieces,
+  __device__ HeadPiece piece_of(int block) const {
+    const int first = block / (group * pieces) * group, within = block - first * pieces,
               size = min(group, all_heads - first), head = first + within % size;
     return {head % heads, head / heads, within / size};
   }
-  // f(piece, turn) for each piece of this block; turn counts them.
-  template <class F>
-  __device__ void for_each_piece(F&& f) const {
-    int turn = 0;
-    for (int number = blockIdx.x; number < count(); number += gridDim.x) f(piece_of(number), turn++);
+};
+
+// A block's work: queries from row0 on of one head.
+struct QueryBlock {
+  int head, batch, row0;
+  __device__ QueryBlock(const HeadOrder& order, int rows) {
+    const HeadPiece work = order.piece_of(blockIdx.x);
+    head = work.head;
+    batch = work.batch;
+    row0 = (order.pieces - 1 - work.piece) * rows;
   }
 };
 
-// A piece of work: queries from row0 on of one head, against `steps` steps of keys. `turn` pieces and `at`
-// steps came before.
-struct QueryBlock {
-  int head, batch, row0, steps, turn, at;
-};
-
-// f(block) for each of this block's pieces of `rows` queries.
-template <class F>
-__device__ void for_each_query_block(const HeadOrder& order, int rows, int seq, F&& f) {
-  int at = 0;
-  order.for_each_piece([&](const HeadPiece& work, int turn) {
-    const int row0 = (order.pieces - 1 - work.piece) * rows,
-              steps = (min(row0 + rows, seq) + kKeys - 1) / kKeys;
-    f(QueryBlock{work.head, work.batch, row0, steps, turn, at});
-    at += steps;
-  });
-}
-
 template <int kDim>
 __device__ void bring(const AttentionTiles<kDim>& tiles, const AttentionShape& shape, const QueryBlock& block,
-                      const CUtensorMap* queries, const CUtensorMap* keys) {
+                      int steps, const CUtensorMap* queries, const CUtensorMap* keys) {
   using T = AttentionTiles<kDim>;
   const int heads = static_cast<int>(shape.heads), kv_heads = static_cast<int>(shape.kv_heads);
   const int key_column = (heads + block.head / (heads / kv_heads)) * kDim;
-  wait(tiles.query_empty(), block.turn % 2 ^ 1);  // passes at once in the first turn
   arrive_expecting(tiles.query_full(), T::kConsumers * T::kQueryBytes);
   for (int c = 0; c < T::kConsumers; ++c) {
     copy_head<kDim>(tiles.query(c), queries, tiles.query_full(), block.head * kDim, 64, block.row0 + 64 * c,
                     block.batch);
   }
-  for (int step = 0; step < block.steps; ++step) {
-    const int at = block.at + step;
-    wait(tiles.key_empty(at), T::parity(at) ^ 1);  // passes at once in the first round
-    arrive_expecting(tiles.key_full(at), T::kKeyBytes);
-    copy_head<kDim>(tiles.key(at), keys, tiles.key_full(at), key_column, kKeys, step * kKeys, block.batch);
-    wait(tiles.value_empty(at), T::parity(at) ^ 1);
-    arrive_expecting(tiles.value_full(at), T::kKeyBytes);
-    copy_head<kDim>(tiles.value(at), keys, tiles.value_full(at), key_column + kv_heads * kDim, kKeys,
+  for (int step = 0; step < steps; ++step) {
+    wait(tiles.key_empty(step), T::parity(step) ^ 1);  // passes at once in the first round
+    arrive_expecting(tiles.key_full(step), T::kKeyBytes);
+    copy_head<kDim>(tiles.key(step), keys, tiles.key_full(step), key_column, kKeys, step * kKeys,
+                    block.batch);
+    wait(tiles.value_empty(step), T::parity(step) ^ 1);
+    arrive_expecting(tiles.value_full(step), T::kKeyBytes);
+    copy_head<kDim>(tiles.value(step), keys, tiles.value_full(step), key_column + kv_heads * kDim, kKeys,
                     step * kKeys, block.batch);
   }
 }
@@ -240,7 +220,7 @@ __device__ void attend(const AttentionTiles<kDim>& tiles, const AttentionForward
   const AttentionShape& shape = p.shape;
   const int seq = static_cast<int>(shape.seq), thread = threadIdx.x - 128, consumer = thread / 128;
   const int first = block.row0 + 64 * consumer, row0 = first + thread % 128 / 32 * 16;
-  // Steps past this warpgroup's last row are only let pass.
+  // Steps past this warpgroup's last row are left out; nobody waits for their stages to be emptied.
   const int steps = (min(first + 64, seq) + kKeys - 1) / kKeys;
   const int32_t* document = p.document ? p.document + block.batch * shape.seq : nullptr;
   const bool leader = thread % 128 == 0;
@@ -254,42 +234,33 @@ __device__ void attend(const AttentionTiles<kDim>& tiles, const AttentionForward
     if (document || key0 + kKeys - 1 > row0) mask_scores(s, row0, key0, seq, document);
     softmax.update(s, shrink);
   };
-  wait(tiles.query_full(), block.turn % 2);
-  int at = block.at;
-  wait(tiles.key_full(at), T::parity(at));
-  start_scores<kDim>(s, tiles.query(consumer), tiles.key(at));
+  wait(tiles.query_full(), 0);
+  wait(tiles.key_full(0), 0);
+  start_scores<kDim>(s, tiles.query(consumer), tiles.key(0));
   wait_products<0>();
   hold(s);
-  if (leader) arrive(tiles.key_empty(at));
+  if (leader) arrive(tiles.key_empty(0));
   weigh(0);
   round_weights(weights, s);
-  for (int step = 1; step < steps; ++step, ++at) {
-    wait(tiles.key_full(at + 1), T::parity(at + 1));
-    start_scores<kDim>(s, tiles.query(consumer), tiles.key(at + 1));
-    wait(tiles.value_full(at), T::parity(at));
-    start_output<kDim>(o, weights, tiles.value(at));
+  for (int step = 1; step < steps; ++step) {
+    wait(tiles.key_full(step), T::parity(step));
+    start_scores<kDim>(s, tiles.query(consumer), tiles.key(step));
+    wait(tiles.value_full(step - 1), T::parity(step - 1));
+    start_output<kDim>(o, weights, tiles.value(step - 1));
     wait_products<1>();
     hold(s);
-    if (leader) arrive(tiles.key_empty(at + 1));
+    if (leader) arrive(tiles.key_empty(step));
     weigh(step);
     wait_products<0>();
     hold(o);
-    if (leader) arrive(tiles.value_empty(at));
+    if (leader) arrive(tiles.value_empty(step - 1));
     scale_rows(o, shrink);
     round_weights(weights, s);
   }
-  if (leader) arrive(tiles.query_empty());
-  wait(tiles.value_full(at), T::parity(at));
-  start_output<kDim>(o, weights, tiles.value(at));
+  wait(tiles.value_full(steps - 1), T::parity(steps - 1));
+  start_output<kDim>(o, weights, tiles.value(steps - 1));
   wait_products<0>();
   hold(o);
-  if (leader) arrive(tiles.value_empty(at));
-  for (++at; at < block.at + block.steps; ++at) {
-    wait(tiles.key_full(at), T::parity(at));
-    if (leader) arrive(tiles.key_empty(at));
-    wait(tiles.value_full(at), T::parity(at));
-    if (leader) arrive(tiles.value_empty(at));
-  }
 
   const int64_t first_row = block.batch * shape.seq;
   float* lse = p.lse + (first_row * shape.heads + block.head * shape.seq);
@@ -313,34 +284,32 @@ __global__ void __launch_bounds__(AttentionTiles<kDim>::kThreads, 1)
                      const __grid_constant__ CUtensorMap keys) {
   using T = AttentionTiles<kDim>;
   const T tiles{dynamic_shared()};
-  const int seq = static_cast<int>(p.shape.seq);
+  const QueryBlock block(order, T::kRows);
   if (threadIdx.x == 0) tiles.init();
   __syncthreads();
   if (threadIdx.x < 128) {
     shrink_registers<T::kProducerRegisters>();
     if (threadIdx.x == 0) {
-      for_each_query_block(order, T::kRows, seq, [&](const QueryBlock& block) {
-        bring<kDim>(tiles, p.shape, block, &queries, &keys);
-      });
+      const int end = min(block.row0 + T::kRows, static_cast<int>(p.shape.seq));
+      bring<kDim>(tiles, p.shape, block, (end + kKeys - 1) / kKeys, &queries, &keys);
     }
   } else {
     grow_registers<T::kConsumerRegisters>();
-    for_each_query_block(order, T::kRows, seq,
-                         [&](const QueryBlock& block) { attend<kDim>(tiles, p, block); });
+    attend<kDim>(tiles, p, block);
   }
 }
 
 CUtensorMap tensor_map(const BF16* x, int64_t columns, int64_t rows, int64_t outer, int box_rows);
 
 template <int kDim>
-void launch_attention(const AttentionForward<BF16>& p, int multiprocessors, cudaStream_t stream) {
+void launch_attention(const AttentionForward<BF16>& p, cudaStream_t stream) {
   using T = AttentionTiles<kDim>;
   const AttentionShape& s = p.shape;
   const CUtensorMap queries = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
                     keys = tensor_map(p.qkv, s.row(), s.seq, s.batch, kKeys);
   const HeadOrder order(s.heads, s, T::kRows);
-  launch_kernel(attention_kernel<kDim>, order.grid(multiprocessors), dim3(T::kThreads), T::kShared, stream, p,
-                order, queries, keys);
+  launch_kernel(attention_kernel<kDim>, order.grid(), dim3(T::kThreads), T::kShared, stream, p, order,
+                queries, keys);
 }
 
 }  // namespace switchyard::kernels::hopper

@@ -10,7 +10,7 @@ constexpr int kStep = 64, kPairConsumers = 2;
 constexpr int kPairRows = 64 * kPairConsumers, kPairThreads = 128 * (kPairConsumers + 1);
 
 // What a block holds: a pair of tiles that it owns (K and V, or Q and dO), and a ring of pairs of the other
-// side with two numbers for each of their rows. Steps are counted over all pieces of work of a block.
+// side with two numbers for each of their rows.
 template <int kDim>
 struct PairTiles {
   static constexpr int kStages = kDim == 64 ? 4 : 3;
@@ -18,7 +18,7 @@ struct PairTiles {
   static constexpr int kStatisticsBytes = 2 * kStep * sizeof(float);
   static constexpr int kTiles = 2 * (kPairConsumers + kStages);
   static constexpr size_t kShared =
-      kTiles * kTileBytes + kStages * kStatisticsBytes + (2 + 2 * kStages) * sizeof(uint64_t);
+      kTiles * kTileBytes + kStages * kStatisticsBytes + (1 + 2 * kStages) * sizeof(uint64_t);
 
   unsigned char* data;
 
@@ -36,15 +36,13 @@ struct PairTiles {
   __device__ uint64_t* own_full() const {
     return reinterpret_cast<uint64_t*>(data + kTiles * kTileBytes + kStages * kStatisticsBytes);
   }
-  __device__ uint64_t* own_empty() const { return own_full() + 1; }
-  __device__ uint64_t* full(int step) const { return own_full() + 2 + step % kStages; }
+  __device__ uint64_t* full(int step) const { return own_full() + 1 + step % kStages; }
   __device__ uint64_t* empty(int step) const { return full(step) + kStages; }
   __device__ static int parity(int step) { return step / kStages % 2; }
 
   // `writers` lanes write statistics beside the copy engine.
   __device__ void init(int writers) const {
     init_barrier(own_full(), 1);
-    init_barrier(own_empty(), kPairConsumers);
     for (int stage = 0; stage < kStages; ++stage) {
       init_barrier(full(stage), 1 + writers);
       init_barrier(empty(stage), kPairConsumers);
@@ -66,8 +64,7 @@ __device__ void copy_pair(unsigned char* tiles, const Side& side, uint64_t* full
 }
 
 template <int kDim>
-__device__ void copy_own(const PairTiles<kDim>& tiles, const Side& side, int row0, int batch, int turn) {
-  wait(tiles.own_empty(), turn % 2 ^ 1);  // passes at once in the first turn
+__device__ void copy_own(const PairTiles<kDim>& tiles, const Side& side, int row0, int batch) {
   arrive_expecting(tiles.own_full(), 2 * kPairConsumers * PairTiles<kDim>::kTileBytes);
   for (int c = 0; c < kPairConsumers; ++c)
     copy_pair<kDim>(tiles.own(c, 0), side, tiles.own_full(), row0 + 64 * c, batch);

@@ -7,7 +7,7 @@
 namespace switchyard::kernels::hopper {
 
 template <int kDim>
-void launch_attention(const AttentionBackward<BF16>&, const float*, int, CUstream_st*) {
+void launch_attention(const AttentionBackward<BF16>&, const float*, CUstream_st*) {
   CHECK(false, "wgmma needs a GPU");
 }
 

@@ -32,10 +32,10 @@ bool fits_tensor_cores(const AttentionShape& s, const void* a, const void* b) {
   return (s.head_dim == 64 || s.head_dim == 128) && address % 16 == 0 && s.seq < (1 << 30);
 }
 
-// A tensor map has no empty dimension; blocks of 128 rows are counted in 31 bits.
+// A tensor map has no empty dimension; a grid has at most 65535 blocks along z.
 bool fits_wgmma(Cuda exec, const AttentionShape& s) {
   return exec.handles && exec.handles->allow_wgmma && exec.handles->compute_capability == 90 && s.batch > 0 &&
-         s.seq > 0 && s.heads * s.batch * (s.seq / 128 + 1) < (int64_t{1} << 31);
+         s.seq > 0 && s.seq < 65535 * 64;
 }
 
 bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {

@@ -25,7 +25,7 @@ struct QueryWalk {
 
 template <int kDim>
 __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
-                         const QueryWalk& walk, const flash::Sequence& s, int batch, int block0) {
+                         const QueryWalk& walk, const flash::Sequence& s, int block0) {
   using T = PairTiles<kDim>;
   const AttentionShape& shape = p.shape;
   const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
@@ -89,23 +89,37 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
   wait_products<0>();
   hold(dv);
   hold(dk);
-  BF16* out = p.dqkv + batch * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
+  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + (shape.heads + walk.kv_head) * kDim;
   store_gradient<kDim>(out, shape.row(), dk, key0, s.seq, shape.scale);
   store_gradient<kDim>(out + shape.kv_heads * kDim, shape.row(), dv, key0, s.seq, 1);
 }
 
-// A query that does not exist gets a weight of exp2(-inf) = 0.
-template <int kDim>
-__device__ void write_statistics(const PairTiles<kDim>& tiles, const flash::Sequence& s, int step, int head,
-                                 int query0) {
-  auto *lse = reinterpret_cast<float*>(tiles.lse(step)), *delta = reinterpret_cast<float*>(tiles.delta(step));
-  for (int i = threadIdx.x % 32; i < kStep; i += 32) {
-    const bool exists = query0 + i < s.seq;
-    const int64_t at = static_cast<int64_t>(head) * s.seq + query0 + i;
-    lse[i] = exists ? s.lse[at] * flash::kLog2E : INFINITY;
-    delta[i] = exists ? s.delta[at] : 0;
+// Two numbers of each query of a step, from global memory to shared memory. A query that does not exist gets
+// a weight of exp2(-inf) = 0. By one warp.
+struct StepStatistics {
+  static constexpr int kEach = kStep / 32;
+  float lse[kEach], delta[kEach];
+
+  __device__ StepStatistics(const flash::Sequence& s, int head, int query0) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int query = query0 + 32 * i + static_cast<int>(threadIdx.x % 32);
+      const bool exists = query < s.seq;
+      const int64_t at = static_cast<int64_t>(head) * s.seq + query;
+      lse[i] = exists ? s.lse[at] * flash::kLog2E : INFINITY;
+      delta[i] = exists ? s.delta[at] : 0;
+    }
   }
-}
+  template <int kDim>
+  __device__ void store(const PairTiles<kDim>& tiles, int step) const {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int row = 32 * i + static_cast<int>(threadIdx.x % 32);
+      reinterpret_cast<float*>(tiles.lse(step))[row] = lse[i];
+      reinterpret_cast<float*>(tiles.delta(step))[row] = delta[i];
+    }
+  }
+};
 
 __device__ inline flash::Sequence sequence_at(const AttentionBackward<BF16>& p, const float* delta,
                                               int batch) {
@@ -121,12 +135,11 @@ __device__ inline flash::Sequence sequence_at(const AttentionBackward<BF16>& p, 
 
 template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    key_gradient_kernel(AttentionBackward<BF16> p, const float* delta, HeadOrder order,
+    key_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
                         const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
-  const HeadPiece work = order.piece_of(blockIdx.x);  // the first keys meet the most queries
-  const int kv_head = work.head, batch = work.batch, block0 = work.piece * kPairRows;
+  const int kv_head = blockIdx.x, batch = blockIdx.y, block0 = blockIdx.z * kPairRows;
   const flash::Sequence s = sequence_at(p, delta, batch);
   const QueryWalk walk(p.shape, block0, kv_head);
   if (threadIdx.x == 0) tiles.init(32);
@@ -137,29 +150,31 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     const int key_column = static_cast<int>(p.shape.heads + kv_head) * kDim;
     const Side keys{&qkv, &qkv, key_column, key_column + static_cast<int>(p.shape.kv_heads) * kDim};
     if (threadIdx.x == 0) copy_own<kDim>(tiles, keys, block0, batch);
+    StepStatistics next(s, walk.head(0), walk.query(0));
     for (int step = 0; step < walk.steps(); ++step) {
-      const int head = walk.head(step), query0 = walk.query(step);
+      const int head = walk.head(step);
       wait(tiles.empty(step), T::parity(step) ^ 1);  // passes at once in the first round
       if (threadIdx.x == 0)
-        copy_step<kDim>(tiles, Side{&qkv, &d_o, head * kDim, head * kDim}, step, query0, batch);
-      write_statistics<kDim>(tiles, s, step, head, query0);
+        copy_step<kDim>(tiles, Side{&qkv, &d_o, head * kDim, head * kDim}, step, walk.query(step), batch);
+      next.store(tiles, step);
       arrive(tiles.full(step));
       __syncwarp();
+      if (step + 1 < walk.steps()) next = StepStatistics(s, walk.head(step + 1), walk.query(step + 1));
     }
   } else {
     grow_registers<232>();
-    own_keys<kDim>(tiles, p, walk, s, batch, block0);
+    own_keys<kDim>(tiles, p, walk, s, block0);
   }
 }
 
 template <int kDim>
 __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackward<BF16>& p,
-                            const flash::Sequence& s, const HeadPiece& work, int block0, int steps) {
+                            const flash::Sequence& s, int block0, int steps) {
   using T = PairTiles<kDim>;
   const AttentionShape& shape = p.shape;
   const int thread = threadIdx.x - 128, consumer = thread / 128, lane = thread % 32,
             query0 = block0 + thread / 32 * 16;
-  const int64_t head = work.head;
+  const int64_t head = blockIdx.x;
   const float scale = shape.scale * flash::kLog2E;
   float lse[2], delta[2];
 #pragma unroll
@@ -204,19 +219,18 @@ __device__ void own_queries(const PairTiles<kDim>& tiles, const AttentionBackwar
   start_sum<kDim>(dq, rounded, tiles.other(steps - 1, 0));
   wait_products<0>();
   hold(dq);
-  BF16* out = p.dqkv + work.batch * shape.seq * shape.row() + head * kDim;
+  BF16* out = p.dqkv + blockIdx.y * shape.seq * shape.row() + head * kDim;
   store_gradient<kDim>(out, shape.row(), dq, query0, s.seq, shape.scale);
 }
 
 template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
-    query_gradient_kernel(AttentionBackward<BF16> p, const float* delta, HeadOrder order,
+    query_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
                           const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
   const AttentionShape& shape = p.shape;
-  const HeadPiece work = order.piece_of(blockIdx.x);  // the last queries meet the most keys
-  const int head = work.head, batch = work.batch, block0 = (order.pieces - 1 - work.piece) * kPairRows;
+  const int head = blockIdx.x, batch = blockIdx.y, block0 = (gridDim.z - 1 - blockIdx.z) * kPairRows;
   const flash::Sequence s = sequence_at(p, delta, batch);
   const int steps = (min(block0 + kPairRows, s.seq) + kStep - 1) / kStep;
   if (threadIdx.x == 0) tiles.init(0);
@@ -234,7 +248,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     }
   } else {
     grow_registers<232>();
-    own_queries<kDim>(tiles, p, s, work, block0, steps);
+    own_queries<kDim>(tiles, p, s, block0, steps);
   }
 }
 
@@ -244,11 +258,11 @@ void launch_attention(const AttentionBackward<BF16>& p, const float* delta, cuda
   const AttentionShape& s = p.shape;
   const CUtensorMap qkv = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
                     d_o = tensor_map(p.d_o, s.heads * s.head_dim, s.seq, s.batch, 64);
-  const HeadOrder by_key(s.kv_heads, s, kPairRows, s.heads / s.kv_heads), by_query(s.heads, s, kPairRows);
-  launch_kernel(key_gradient_kernel<kDim>, by_key.grid(), dim3(kPairThreads), T::kShared, stream, p, delta,
-                by_key, qkv, d_o);
-  launch_kernel(query_gradient_kernel<kDim>, by_query.grid(), dim3(kPairThreads), T::kShared, stream, p,
-                delta, by_query, qkv, d_o);
+  const unsigned blocks = (s.seq + kPairRows - 1) / kPairRows;
+  launch_kernel(key_gradient_kernel<kDim>, dim3(s.kv_heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
+                stream, p, delta, qkv, d_o);
+  launch_kernel(query_gradient_kernel<kDim>, dim3(s.heads, s.batch, blocks), dim3(kPairThreads), T::kShared,
+                stream, p, delta, qkv, d_o);
 }
 
 }  // namespace switchyard::kernels::hopper

@@ -3,8 +3,6 @@
 // the next scores and the last step's output on the tensor cores while it exponentiates the scores between.
 #pragma once
 
-#include <algorithm>
-
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
@@ -149,45 +147,11 @@ __device__ void scale_rows(float (&o)[kBlocks][4], const float (&factor)[2]) {
   }
 }
 
-// A block's work: a piece of the rows of one head. Pieces are numbered from the one with the most to do.
-struct HeadPiece {
-  int head, batch, piece;
-};
-
-// The order of the blocks. Heads (of all sequences) come in groups whose other side, which every piece walks,
-// stays in the L2 cache; within a group the longest pieces of all heads come first, so that the last blocks
-// to run are short.
-struct HeadOrder {
-  int heads, all_heads, pieces, group;
-
-  // `heads` of a sequence, in pieces of `rows` rows, each walk a pair of matrices (keys and values, say) of
-  // `walked` heads.
-  HeadOrder(int64_t heads, const AttentionShape& s, int rows, int64_t walked = 1)
-      : heads(static_cast<int>(heads)),
-        all_heads(static_cast<int>(heads * s.batch)),
-        pieces(static_cast<int>((s.seq + rows - 1) / rows)) {
-    constexpr int64_t kBytes = 16 << 20;
-    const int64_t fit = kBytes / (2 * walked * s.seq * s.head_dim * static_cast<int64_t>(sizeof(BF16)));
-    group = static_cast<int>(std::clamp<int64_t>(fit, 1, all_heads));
-  }
-  dim3 grid() const { return dim3(static_cast<unsigned>(all_heads) * static_cast<unsigned>(pieces)); }
-
-  __device__ HeadPiece piece_of(int block) const {
-    const int first = block / (group * pieces) * group, within = block - first * pieces,
-              size = min(group, all_heads - first), head = first + within % size;
-    return {head % heads, head / heads, within / size};
-  }
-};
-
 // A block's work: queries from row0 on of one head.
 struct QueryBlock {
   int head, batch, row0;
-  __device__ QueryBlock(const HeadOrder& order, int rows) {
-    const HeadPiece work = order.piece_of(blockIdx.x);
-    head = work.head;
-    batch = work.batch;
-    row0 = (order.pieces - 1 - work.piece) * rows;
-  }
+  __device__ explicit QueryBlock(int rows)  // all heads' longest rows first
+      : head(blockIdx.x), batch(blockIdx.y), row0(static_cast<int>(gridDim.z - 1 - blockIdx.z) * rows) {}
 };
 
 template <int kDim>
@@ -280,11 +244,11 @@ __device__ void attend(const AttentionTiles<kDim>& tiles, const AttentionForward
 
 template <int kDim>
 __global__ void __launch_bounds__(AttentionTiles<kDim>::kThreads, 1)
-    attention_kernel(AttentionForward<BF16> p, HeadOrder order, const __grid_constant__ CUtensorMap queries,
+    attention_kernel(AttentionForward<BF16> p, const __grid_constant__ CUtensorMap queries,
                      const __grid_constant__ CUtensorMap keys) {
   using T = AttentionTiles<kDim>;
   const T tiles{dynamic_shared()};
-  const QueryBlock block(order, T::kRows);
+  const QueryBlock block(T::kRows);
   if (threadIdx.x == 0) tiles.init();
   __syncthreads();
   if (threadIdx.x < 128) {
@@ -307,9 +271,8 @@ void launch_attention(const AttentionForward<BF16>& p, cudaStream_t stream) {
   const AttentionShape& s = p.shape;
   const CUtensorMap queries = tensor_map(p.qkv, s.row(), s.seq, s.batch, 64),
                     keys = tensor_map(p.qkv, s.row(), s.seq, s.batch, kKeys);
-  const HeadOrder order(s.heads, s, T::kRows);
-  launch_kernel(attention_kernel<kDim>, order.grid(), dim3(T::kThreads), T::kShared, stream, p, order,
-                queries, keys);
+  const dim3 grid(s.heads, s.batch, (s.seq + T::kRows - 1) / T::kRows);
+  launch_kernel(attention_kernel<kDim>, grid, dim3(T::kThreads), T::kShared, stream, p, queries, keys);
 }
 
 }  // namespace switchyard::kernels::hopper

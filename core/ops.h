@@ -29,6 +29,11 @@ Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups);  // w [
 
 // --- Transformer.
 Var rms_norm(const Var& x, const Var& w, double eps);
+// The residual stream: sum = x + delta and norm = rms_norm(sum, w), in one pass.
+struct SumAndNorm {
+  Var sum, norm;
+};
+SumAndNorm add_rms_norm(const Var& x, const Var& delta, const Var& w, double eps);
 Var swiglu(const Var& x);  // [rows, 2 n] -> [rows, n]
 
 struct RopeTable {

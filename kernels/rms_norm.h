@@ -1,7 +1,8 @@
 // RMSNorm, row by row:   rstd = 1 / sqrt(mean(x^2) + eps),   y = (x * rstd) * w
 // In bf16, x * rstd is rounded to bf16 before the weight multiplies (as Hugging Face does).
+// With `delta`, what is normalised is x + delta (rounded to T), the residual stream, which is kept as `sum`.
 //   backward:  g = dy * w,   dx = rstd * (g - x * rstd^2 * mean(g * x)),   dw = sum over rows of dy * x *
-//   rstd
+//   rstd; `dsum`, the gradient that reaches x by other ways, is added to dx (after dx is rounded to T)
 #pragma once
 
 #include "kernels/dtype.h"
@@ -16,6 +17,8 @@ struct RmsNormForward {
   const T* w;    // [cols]
   int64_t rows, cols;
   Acc<T> eps;
+  const T* delta = nullptr;  // [rows, cols] or null
+  T* sum = nullptr;          // [rows, cols], written where there is delta
 };
 
 // Rows are summed in kBlocks fixed blocks, so that dw has the same bits for every number of threads.
@@ -30,6 +33,7 @@ struct RmsNormBackward {
   const Acc<T>* rstd;  // [rows]
   Acc<T>* workspace;   // [kBlocks, cols]
   int64_t rows, cols;
+  const T* dsum = nullptr;  // [rows, cols] or null
 };
 
 // Instantiated for float, BF16, double.

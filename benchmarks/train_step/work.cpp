@@ -51,8 +51,7 @@ void add_attention(Table& table, const ModelOptions& o, double t, double seq, do
   table.products("linear", 2 * t * d * (qkv + q), 4 * t * d * (qkv + q));
   table.products("attention", 2 * t * seq * q, 4 * t * seq * q);
   table.moves("norm_rope", 2 * t * qkv * e, 3 * t * qkv * e);
-  table.moves("rms_norm", 2 * 2 * t * d * e, 2 * 3 * t * d * e);
-  table.moves("axpby", 2 * 3 * t * d * e, 0);
+  table.moves("add_rms_norm", 2 * 4 * t * d * e, 2 * 4 * t * d * e);
 }
 
 void add_dense(Table& table, const ModelOptions& o, double t, double e) {

@@ -8,36 +8,79 @@
 
 namespace switchyard {
 
+namespace {
+
+struct Normed {
+  Tensor y, rstd;
+};
+
+// `delta` undefined: of x; else of x + delta, which is written to `sum`.
+Normed run_rms_norm(const Tensor& x, const Tensor& delta, const Tensor& sum, const Tensor& w, double eps) {
+  CHECK(w.numel() == x.cols(), to_string(x.shape()), " by ", to_string(w.shape()));
+  const Normed out{empty_like(x), Tensor::empty({x.rows()}, acc_of(x.dtype()), x.device())};
+  launch(x, [&]<class T>(auto on) {
+    kernels::run(on, kernels::RmsNormForward<T>{.y = out.y.data<T>(),
+                                                .rstd = out.rstd.data<Acc<T>>(),
+                                                .x = x.data<T>(),
+                                                .w = w.data<T>(),
+                                                .rows = x.rows(),
+                                                .cols = x.cols(),
+                                                .eps = static_cast<Acc<T>>(eps),
+                                                .delta = delta.data_or_null<T>(),
+                                                .sum = sum.data_or_null<T>()});
+  });
+  return out;
+}
+
+struct NormGradient {
+  Tensor dx, dw;
+};
+
+// `dsum`: the gradient that x gets besides, or undefined.
+NormGradient rms_norm_gradient(const Tensor& x, const Var& w, const Tensor& rstd, const Tensor& dy,
+                               const Tensor& dsum) {
+  const NormGradient grad{empty_like(x), grad_target(w, true).tensor};
+  const Tensor workspace =
+      Tensor::empty({kernels::RmsNormBackward<float>::kBlocks, x.cols()}, rstd.dtype(), x.device());
+  launch(x, [&]<class T>(auto on) {
+    kernels::run(on, kernels::RmsNormBackward<T>{.dx = grad.dx.data<T>(),
+                                                 .dw = grad.dw.data<Acc<T>>(),
+                                                 .dy = dy.data<T>(),
+                                                 .x = x.data<T>(),
+                                                 .w = w.value().data<T>(),
+                                                 .rstd = rstd.data<Acc<T>>(),
+                                                 .workspace = workspace.data<Acc<T>>(),
+                                                 .rows = x.rows(),
+                                                 .cols = x.cols(),
+                                                 .dsum = dsum.data_or_null<T>()});
+  });
+  return grad;
+}
+
+}  // namespace
+
 Var rms_norm(const Var& x, const Var& w, double eps) {
-  const Tensor xv = x.value(), y = empty_like(xv);
-  CHECK(w.value().numel() == xv.cols(), to_string(xv.shape()), " by ", to_string(w.shape()));
-  const Tensor rstd = Tensor::empty({xv.rows()}, acc_of(xv.dtype()), xv.device());
-  launch(xv, [&]<class T>(auto on) {
-    kernels::run(on, kernels::RmsNormForward<T>{.y = y.data<T>(),
-                                                .rstd = rstd.data<Acc<T>>(),
-                                                .x = xv.data<T>(),
-                                                .w = w.value().data<T>(),
-                                                .rows = xv.rows(),
-                                                .cols = xv.cols(),
-                                                .eps = static_cast<Acc<T>>(eps)});
+  const Tensor xv = x.value();
+  const Normed out = run_rms_norm(xv, {}, {}, w.value(), eps);
+  return record("rms_norm", out.y, {x, w}, [xv, w, rstd = out.rstd](const Tensor& dy) -> Tensors {
+    const NormGradient grad = rms_norm_gradient(xv, w, rstd, dy, {});
+    return {grad.dx, grad.dw};
   });
-  return record("rms_norm", y, {x, w}, [xv, w, rstd](const Tensor& dy) -> Tensors {
-    const Tensor dx = empty_like(xv), dw = grad_target(w, true).tensor;
-    const Tensor workspace =
-        Tensor::empty({kernels::RmsNormBackward<float>::kBlocks, xv.cols()}, rstd.dtype(), xv.device());
-    launch(xv, [&]<class T>(auto on) {
-      kernels::run(on, kernels::RmsNormBackward<T>{.dx = dx.data<T>(),
-                                                   .dw = dw.data<Acc<T>>(),
-                                                   .dy = dy.data<T>(),
-                                                   .x = xv.data<T>(),
-                                                   .w = w.value().data<T>(),
-                                                   .rstd = rstd.data<Acc<T>>(),
-                                                   .workspace = workspace.data<Acc<T>>(),
-                                                   .rows = xv.rows(),
-                                                   .cols = xv.cols()});
-    });
-    return {dx, dw};
-  });
+}
+
+SumAndNorm add_rms_norm(const Var& x, const Var& delta, const Var& w, double eps) {
+  const Tensor xv = x.value(), sum = empty_like(xv);
+  CHECK(delta.shape() == xv.shape() && delta.dtype() == xv.dtype(), to_string(xv.shape()), " and ",
+        to_string(delta.shape()));
+  const Normed out = run_rms_norm(xv, delta.value(), sum, w.value(), eps);
+  const Vars results = record("add_rms_norm", Tensors{sum, out.y}, {x, delta, w},
+                              [sum, w, rstd = out.rstd](const Tensors& dys) -> Tensors {
+                                const Tensor &dsum = dys[0], &dy = dys[1];
+                                if (!dy.defined()) return {dsum, dsum, Tensor()};
+                                const NormGradient grad = rms_norm_gradient(sum, w, rstd, dy, dsum);
+                                return {grad.dx, grad.dx, grad.dw};
+                              });
+  return {results[0], results[1]};
 }
 
 RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device) {

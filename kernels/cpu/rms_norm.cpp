@@ -29,6 +29,23 @@ void backward_row(const RmsNormBackward<T>& a, int64_t row, Acc<T>* dw) {
     const A g = static_cast<A>(dy[c]) * static_cast<A>(w[c]);
     store(dx[c], rstd * (g - static_cast<A>(x[c]) * pull));
   }
+  if (!a.dsum) return;
+  const T* dsum = a.dsum + row * cols;
+#pragma omp simd
+  for (int64_t c = 0; c < cols; ++c) store(dx[c], static_cast<A>(dsum[c]) + static_cast<A>(dx[c]));
+}
+
+// sum = x + delta, where there is delta. What is to be normalised.
+template <class T>
+const T* row_of(const RmsNormForward<T>& a, int64_t row) {
+  using A = Acc<T>;
+  const T* x = a.x + row * a.cols;
+  if (!a.delta) return x;
+  const T* delta = a.delta + row * a.cols;
+  T* sum = a.sum + row * a.cols;
+#pragma omp simd
+  for (int64_t c = 0; c < a.cols; ++c) store(sum[c], static_cast<A>(x[c]) + static_cast<A>(delta[c]));
+  return sum;
 }
 
 }  // namespace
@@ -37,7 +54,7 @@ template <class T>
 void run(Cpu, const RmsNormForward<T>& a) {
   using A = Acc<T>;
   for_rows(a.rows, a.cols, [=](int64_t r) {
-    const T *x = a.x + r * a.cols, *w = a.w;
+    const T *x = row_of(a, r), *w = a.w;
     T* y = a.y + r * a.cols;
     const A rstd = 1 / std::sqrt(dot(x, x, a.cols) / static_cast<A>(a.cols) + a.eps);
     a.rstd[r] = rstd;

@@ -84,7 +84,7 @@ __device__ void own_keys(const PairTiles<kDim>& tiles, const AttentionBackward<B
     }
   };
   turn(0, std::true_type());
-  for (int step = 1; step < walk.steps(); ++step) turn(step, std::false_type());
+  for (int step = 1; step < walk.steps(); ++step) turn(step, std::bool_constant<!kOverlap>());
   if constexpr (kOverlap) start_sums(walk.steps() - 1);
   wait_products<0>();
   hold(dv);

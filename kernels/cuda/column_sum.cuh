@@ -39,14 +39,29 @@ __global__ void column_partials(A* partial, int64_t stride, int64_t rows, int64_
   }
 }
 
+// out[c] += sum over b of partial[b, c]: kWarp columns a block, whose rows of threads take every
+// blockDim.y-th b.
 template <class A>
 __global__ void add_partials(A* out, const A* partial, int64_t stride, int64_t cols, int blocks) {
-  const int64_t c = map_index();
-  if (c >= cols) return;
+  const int64_t c = int64_t{blockIdx.x} * kWarp + threadIdx.x;
   A total = 0;
-#pragma unroll 16
-  for (int b = 0; b < blocks; ++b) total += partial[b * stride + c];
+  if (c < cols) {
+#pragma unroll 8
+    for (int b = threadIdx.y; b < blocks; b += blockDim.y) total += partial[b * stride + c];
+  }
+  __shared__ A sums[kWarp][kWarp];
+  sums[threadIdx.y][threadIdx.x] = total;
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= cols) return;
+  total = 0;
+  for (unsigned y = 0; y < blockDim.y; ++y) total += sums[y][threadIdx.x];
   out[c] += total;
+}
+
+template <class A>
+void launch_add_partials(Cuda on, A* out, const A* partial, int64_t stride, int64_t cols, int blocks) {
+  launch_kernel(add_partials<A>, grid_of(ceil_div<int64_t>(cols, kWarp)), dim3(kWarp, 16), 0, on.stream, out,
+                partial, stride, cols, blocks);
 }
 
 // `partial` holds `blocks` rows of `stride` elements.
@@ -60,8 +75,7 @@ void launch_column_sum(Cuda on, A* out, A* partial, int64_t stride, int64_t rows
   grid.y = static_cast<unsigned>(blocks);
   launch_kernel(column_partials<V, A, Value>, grid, dim3(lanes, kSumThreads / lanes), 0, on.stream, partial,
                 stride, rows, cols, value);
-  launch_kernel(add_partials<A>, map_grid(cols), kMapThreads, 0, on.stream, out, partial, stride, cols,
-                blocks);
+  launch_add_partials(on, out, partial, stride, cols, blocks);
 }
 
 }  // namespace switchyard::kernels

@@ -56,6 +56,38 @@ TYPED_TEST(RowKernels, RmsNormBackward) {
     });
 }
 
+// Wide rows that a team keeps in registers, more rows than blocks, and the residual stream.
+constexpr Shape kResidualShapes[] = {{3, 7}, {270, 24}, {5, 1096}, {3, 2056}, {1, 9000}};
+
+TYPED_TEST(RowKernels, RmsNormOfASum) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  for (auto [rows, cols] : kResidualShapes)
+    expect_same([rows = rows, cols = cols](auto& bench) {
+      const T* w = bench.input(random_vector<T>(cols, 2));
+      run(bench.on(), RmsNormForward<T>{.y = bench.template output<T>(rows * cols),
+                                        .rstd = bench.template output<A>(rows),
+                                        .x = bench.input(random_vector<T>(rows * cols, 1)),
+                                        .w = w,
+                                        .rows = rows,
+                                        .cols = cols,
+                                        .eps = A(1e-5),
+                                        .delta = bench.input(random_vector<T>(rows * cols, 6)),
+                                        .sum = bench.template output<T>(rows * cols)});
+      run(bench.on(),
+          RmsNormBackward<T>{.dx = bench.template output<T>(rows * cols),
+                             .dw = bench.template output<A>(random_vector<A>(cols, 5)),
+                             .dy = bench.input(random_vector<T>(rows * cols, 1)),
+                             .x = bench.input(random_vector<T>(rows * cols, 2)),
+                             .w = w,
+                             .rstd = bench.input(random_vector<A>(rows, 4, 0.5, 2)),
+                             .workspace = bench.input(std::vector<A>(RmsNormBackward<T>::kBlocks * cols)),
+                             .rows = rows,
+                             .cols = cols,
+                             .dsum = bench.input(random_vector<T>(rows * cols, 7))});
+    });
+}
+
 TYPED_TEST(RowKernels, Swiglu) {
   using T = TypeParam;
   for (auto [rows, cols] : kShapes)

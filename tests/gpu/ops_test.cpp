@@ -50,6 +50,12 @@ const std::vector<OpCase>& large_cases() {
          return grouped_linear(v[0], v[1], groups);
        }},
       {"large_rms_norm", {{200, 1024}, {1024}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
+      {"large_add_rms_norm",
+       {{300, 1024}, {300, 1024}, {1024}},
+       [](const Vars& v) {
+         const SumAndNorm r = add_rms_norm(v[0], v[1], v[2], 1e-5);
+         return join_columns({r.sum, r.norm});
+       }},
       {"large_swiglu", {{130, 1024}}, [](const Vars& v) { return swiglu(v[0]); }},
       {"large_norm_rope", {{128, 512}, {64}, {64}}, rotate},
       {"large_attention_64", {{400, 512}}, [](const Vars& v) { return attend(v, 2, 200, 4, 2, 64); }},

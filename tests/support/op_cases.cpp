@@ -86,6 +86,15 @@ const std::vector<OpCase>& op_cases() {
          return grouped_linear(v[0], v[1], groups_of({0, 4, 4, 7}, v[0].device()));
        }},
       {"rms_norm", {{4, 6}, {6}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
+      {"add_rms_norm",
+       {{4, 6}, {4, 6}, {6}},
+       [](const Vars& v) {
+         const SumAndNorm r = add_rms_norm(v[0], v[1], v[2], 1e-5);
+         return join_columns({r.sum, r.norm});
+       }},
+      {"add_rms_norm_alone",  // nobody reads the sum
+       {{4, 6}, {4, 6}, {6}},
+       [](const Vars& v) { return add_rms_norm(v[0], v[1], v[2], 1e-5).norm; }},
       {"swiglu", {{5, 8}}, [](const Vars& v) { return swiglu(v[0]); }},
       {"norm_rope", {{10, 24}, {6}, {6}}, [](const Vars& v) { return rope_case(v, true, 6); }},
       {"rope_partial", {{10, 24}}, [](const Vars& v) { return rope_case(v, false, 4); }},

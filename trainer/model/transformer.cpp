@@ -33,6 +33,11 @@ MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
           .moe_layers = moe_layers};
 }
 
+SumAndNorm normed(const Residual& x, const Var& w, double eps) {
+  if (x.branch.defined()) return add_rms_norm(x.stream, x.branch, w, eps);
+  return {x.stream, rms_norm(x.stream, w, eps)};
+}
+
 }  // namespace
 
 DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t layer, DType dtype,
@@ -55,12 +60,13 @@ DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t
     parameters_.insert(parameters_.begin(), all[i - 1].var);
 }
 
-Var DecoderLayer::operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                             const Tensor& documents, ForwardContext& context, const Tensor& cache,
-                             int64_t cached) const {
-  const Var h = add(x, attention_(rms_norm(x, input_norm_, eps_), shape, rope, documents, cache, cached));
-  const Var n = rms_norm(h, post_norm_, eps_);
-  return add(h, moe_ ? (*moe_)(n, context) : (*dense_)(n));
+Residual DecoderLayer::operator()(const Residual& x, const kernels::AttentionShape& shape,
+                                  const RopeTable& rope, const Tensor& documents, ForwardContext& context,
+                                  const Tensor& cache, int64_t cached) const {
+  const SumAndNorm in = normed(x, input_norm_, eps_);
+  const Var attended = attention_(in.norm, shape, rope, documents, cache, cached);
+  const SumAndNorm post = add_rms_norm(in.sum, attended, post_norm_, eps_);
+  return {post.sum, moe_ ? (*moe_)(post.norm, context) : (*dense_)(post.norm)};
 }
 
 Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dtype, const Axis& ep)
@@ -84,21 +90,24 @@ RopeTable Transformer::rope(int64_t seq, Device device) const {
   return rope_;
 }
 
-Vars Transformer::run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
-                            const Tensor& documents, ForwardContext& context) const {
-  const RopeTable table = rope(shape.seq, x[0].device());
-  if (!options_.recompute || !grad_enabled()) return {layer(x[0], shape, table, documents, context)};
-  // Auxiliary losses leave the recomputed part as results of their own.
+Residual Transformer::run_layer(const DecoderLayer& layer, const Residual& x,
+                                const kernels::AttentionShape& shape, const Tensor& documents,
+                                ForwardContext& context) const {
+  const RopeTable table = rope(shape.seq, x.stream.device());
+  if (!options_.recompute || !grad_enabled()) return layer(x, shape, table, documents, context);
+  // One tensor a layer is kept, so the branch is added here. Auxiliary losses leave the recomputed part as
+  // results of their own.
   auto f = [&layer, table, shape, documents, base = context](const Vars& inputs) {
     ForwardContext inner = base;
     inner.losses.clear();
-    Vars results{layer(inputs[0], shape, table, documents, inner)};
+    const Residual y = layer({inputs[0], {}}, shape, table, documents, inner);
+    Vars results{add(y.stream, y.branch)};
     results.insert(results.end(), inner.losses.begin(), inner.losses.end());
     return results;
   };
-  Vars results = recompute(f, x, layer.parameters());
+  Vars results = recompute(f, {x.stream}, layer.parameters());
   context.losses.insert(context.losses.end(), results.begin() + 1, results.end());
-  return {results[0]};
+  return {results[0], {}};
 }
 
 SequenceCache Transformer::make_cache(int64_t capacity, Device device) const {
@@ -117,24 +126,25 @@ Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCac
                                       .head_dim = options_.head_dim,
                                       .scale = static_cast<float>(1 / std::sqrt(double(options_.head_dim)))};
   context.sequences = batch.sequences;
-  Vars x{embedding(embedding_, batch.ids)};
+  Residual x{embedding(embedding_, batch.ids), {}};
   Tensor documents;
   if (options_.mask_documents && !batch.documents.empty()) {
-    documents = Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x[0].device());
+    documents =
+        Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x.stream.device());
   }
   if (cache != nullptr) {
     CHECK(batch.sequences == 1 && (cache->tokens == 0 || shape.seq == 1), cache->tokens, " cached, ",
           shape.seq, " new");
-    RopeTable table = rope(cache->tokens + shape.seq, x[0].device());
+    RopeTable table = rope(cache->tokens + shape.seq, x.stream.device());
     table = {table.cos.rows(cache->tokens, shape.seq), table.sin.rows(cache->tokens, shape.seq),
              table.rotary_dim};
     for (size_t i = 0; i < layers_.size(); ++i)
-      x = {layers_[i](x[0], shape, table, documents, context, cache->rows[i], cache->tokens)};
+      x = layers_[i](x, shape, table, documents, context, cache->rows[i], cache->tokens);
     cache->tokens += shape.seq;
   } else {
     for (const DecoderLayer& layer : layers_) x = run_layer(layer, x, shape, documents, context);
   }
-  return rms_norm(x[0], norm_, options_.rms_norm_eps);
+  return normed(x, norm_, options_.rms_norm_eps).norm;
 }
 
 LossSum Transformer::loss(const Batch& batch, ForwardContext& context, double scale) const {

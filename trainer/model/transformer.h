@@ -35,13 +35,19 @@ class Attention {
   Var q_norm_, k_norm_;
 };
 
+// The residual stream and what the last block adds to it (undefined: nothing): the next norm adds them as it
+// goes.
+struct Residual {
+  Var stream, branch;
+};
+
 class DecoderLayer {
  public:
   DecoderLayer(ParameterStore& store, const ModelOptions& options, int64_t layer, DType dtype, const Axis& ep,
                std::shared_ptr<ExchangeMeter> meter);
-  Var operator()(const Var& x, const kernels::AttentionShape& shape, const RopeTable& rope,
-                 const Tensor& documents, ForwardContext& context, const Tensor& cache = {},
-                 int64_t cached = 0) const;
+  Residual operator()(const Residual& x, const kernels::AttentionShape& shape, const RopeTable& rope,
+                      const Tensor& documents, ForwardContext& context, const Tensor& cache = {},
+                      int64_t cached = 0) const;
   const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   const Vars& parameters() const { return parameters_; }
@@ -77,8 +83,8 @@ class Transformer {
 
  private:
   RopeTable rope(int64_t seq, Device device) const;
-  Vars run_layer(const DecoderLayer& layer, const Vars& x, const kernels::AttentionShape& shape,
-                 const Tensor& documents, ForwardContext& context) const;
+  Residual run_layer(const DecoderLayer& layer, const Residual& x, const kernels::AttentionShape& shape,
+                     const Tensor& documents, ForwardContext& context) const;
 
   ModelOptions options_;
   DType dtype_;

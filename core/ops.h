@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/autograd.h"
+#include "core/token_ids.h"
 #include "kernels/attention.h"
 #include "kernels/balance.h"
 #include "kernels/dispatch.h"
@@ -52,16 +53,17 @@ Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor
 // sequence. No gradient.
 Tensor attention_of_last(const Tensor& qkv, const kernels::AttentionShape& shape);
 
-// Token ids on the host; they are sorted here for the gradient. Result [tokens, cols].
-Var embedding(const Var& table, const std::vector<int32_t>& ids);
+// Result [tokens, cols].
+Var embedding(const Var& table, const TokenIds& tokens);
 
 // Mean-free cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The
-// gradient is computed with the loss. loss = scale * sum over targets; a target of -1 counts as none.
+// gradient is computed with the loss. loss = scale * sum over targets [tokens] I32; a target of -1 counts as
+// none.
 struct LossSum {
   Var loss;    // [1] in Acc
   Tensor sum;  // [1] F64: unscaled sum of -log p
 };
-LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32_t>& targets, double scale);
+LossSum linear_cross_entropy(const Var& h, const Var& w, const Tensor& targets, double scale);
 
 // --- Small pieces.
 Var axpby(const Var& a, const Var& b, double alpha, double beta);

@@ -135,13 +135,12 @@ Tensor narrowed(const Tensor& x, DType dtype) {
 
 }  // namespace
 
-LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32_t>& targets, double scale) {
+LossSum linear_cross_entropy(const Var& h, const Var& w, const Tensor& targets, double scale) {
   const Tensor hv = h.value(), wv = w.value();
   const int64_t rows = hv.rows(), vocab = wv.dim(0);
-  CHECK(static_cast<int64_t>(targets.size()) == rows && wv.dim(1) == hv.cols(), targets.size(), " targets, ",
+  CHECK(targets.numel() == rows && wv.dim(1) == hv.cols(), targets.numel(), " targets, ",
         to_string(hv.shape()), " by ", to_string(wv.shape()));
   const DType wide = acc_of(hv.dtype());
-  const Tensor target = Tensor::from(targets, {rows}, hv.device());
   const Tensor losses = Tensor::empty({rows}, wide, hv.device());
   HeadGradient grad;
   if (needs_grad({h, w})) {
@@ -152,7 +151,7 @@ LossSum linear_cross_entropy(const Var& h, const Var& w, const std::vector<int32
     const Chunk chunk = make_chunk(hv, vocab, grad.dh.defined());
     for (int64_t begin = 0; begin < rows; begin += chunk.rows) {
       const Rows r{begin, std::min(chunk.rows, rows - begin)};
-      run_losses(hv, wv, target, losses, chunk, r, scale);
+      run_losses(hv, wv, targets, losses, chunk, r, scale);
       if (grad.dh.defined()) run_gradient(hv, wv, chunk, grad, r);
     }
   }

@@ -28,7 +28,7 @@ class Documents : public testing::Test {
     batch.documents = documents;
     ForwardContext context;
     NoGrad guard;
-    return model_->loss(batch, context, 1).sum.to_vector<double>()[0];
+    return model_->loss(model_->on_device(batch), context, 1).sum.to_vector<double>()[0];
   }
   double together() {
     std::vector<int32_t> documents(14, 0);

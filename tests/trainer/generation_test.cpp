@@ -28,10 +28,8 @@ struct Model {
   std::vector<float> logits(const std::vector<int32_t>& ids) const {
     NoGrad guard;
     ForwardContext context;
-    const auto length = std::ssize(ids);
-    const Tensor hidden =
-        transformer->hidden({ids, std::vector<int32_t>(ids.size(), -1), {}, 1, length}, context).value();
-    return transformer->logits(hidden, length - 1, 1).to_vector<float>();
+    const Tensor hidden = transformer->hidden(transformer->on_device(ids), context).value();
+    return transformer->logits(hidden, std::ssize(ids) - 1, 1).to_vector<float>();
   }
 };
 
@@ -48,11 +46,8 @@ TEST(Generation, KeptRowsGiveTheSameLogits) {
     std::vector<int32_t> ids = {3, 60, 0, 7, 7}, fresh = ids;
     for (int step = 0; step < 11; ++step) {
       ForwardContext context;
-      const Tensor hidden =
-          model.transformer
-              ->hidden({fresh, std::vector<int32_t>(fresh.size(), -1), {}, 1, std::ssize(fresh)}, context,
-                       &cache)
-              .value();
+      const DeviceBatch batch = model.transformer->on_device(fresh);
+      const Tensor hidden = model.transformer->hidden(batch, context, &cache).value();
       const auto kept = model.transformer->logits(hidden, std::ssize(fresh) - 1, 1).to_vector<float>();
       const auto anew = model.logits(ids);
       for (size_t i = 0; i < anew.size(); ++i)

@@ -48,8 +48,7 @@ void emit_logits(const Transformer& model, const std::vector<int32_t>& ids, cons
   NoGrad guard;
   const auto length = static_cast<int64_t>(ids.size());
   ForwardContext context;
-  const Tensor hidden =
-      model.hidden({ids, std::vector<int32_t>(ids.size(), -1), {}, 1, length}, context).value();
+  const Tensor hidden = model.hidden(model.on_device(ids), context).value();
   for (int64_t begin = 0; begin < length; begin += kRows) {
     const Tensor logits = model.logits(hidden, begin, std::min(kRows, length - begin));
     emit(logits.raw(), static_cast<size_t>(logits.bytes()));

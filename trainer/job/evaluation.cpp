@@ -20,7 +20,7 @@ void add_batch(const Transformer& model, const Batch& batch, const Tokenizer* to
                Sums& sums) {
   ForwardContext context;
   context.loads = loads;
-  sums.loss += model.loss(batch, context, 1).sum.to_vector<double>()[0];
+  sums.loss += model.loss(model.on_device(batch), context, 1).sum.to_vector<double>()[0];
   for (const int32_t target : batch.targets) {
     if (target < 0) continue;
     sums.tokens += 1;

@@ -52,8 +52,7 @@ void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<
     if (any_rank(*world, interrupted)) return;
     const auto length = static_cast<int64_t>(ids.size());
     ForwardContext context;
-    const Tensor hidden =
-        model.hidden({ids, std::vector<int32_t>(ids.size(), -1), {}, 1, length}, context, &cache).value();
+    const Tensor hidden = model.hidden(model.on_device(ids), context, &cache).value();
     int32_t next = 0;
     if (world->rank() == 0) {
       const Tensor logits = model.logits(hidden, length - 1, 1);

@@ -87,7 +87,7 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
       (static_cast<int64_t>(plan_.first_sample(step, micro_batch)) - step_begin) * t.sequence_length;
   context.loads = &loads_;
   const double targets = static_cast<double>(t.global_batch_size * t.sequence_length);
-  const LossSum loss = model_.loss(batch, context, 1 / targets);
+  const LossSum loss = model_.loss(model_.on_device(batch), context, 1 / targets);
   launch_on(sums_.device(), [&](auto on) {
     double* sum = sums_.data<double>();
     kernels::run(on, kernels::Axpby<double>{.y = sum, .a = sum, .b = loss.sum.data<double>(), .n = 1});

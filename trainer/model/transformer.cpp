@@ -118,7 +118,15 @@ SequenceCache Transformer::make_cache(int64_t capacity, Device device) const {
   return cache;
 }
 
-Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCache* cache) const {
+DeviceBatch Transformer::on_device(const std::vector<int32_t>& ids) const {
+  return on_device(Batch{.ids = ids,
+                         .targets = std::vector<int32_t>(ids.size(), -1),
+                         .documents = {},
+                         .sequences = 1,
+                         .sequence_length = std::ssize(ids)});
+}
+
+Var Transformer::hidden(const DeviceBatch& batch, ForwardContext& context, SequenceCache* cache) const {
   const kernels::AttentionShape shape{.batch = batch.sequences,
                                       .seq = batch.sequence_length,
                                       .heads = options_.num_attention_heads,
@@ -127,11 +135,7 @@ Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCac
                                       .scale = static_cast<float>(1 / std::sqrt(double(options_.head_dim)))};
   context.sequences = batch.sequences;
   Residual x{embedding(embedding_, batch.ids), {}};
-  Tensor documents;
-  if (options_.mask_documents && !batch.documents.empty()) {
-    documents =
-        Tensor::from(batch.documents, {static_cast<int64_t>(batch.documents.size())}, x.stream.device());
-  }
+  const Tensor documents = options_.mask_documents ? batch.documents : Tensor();
   if (cache != nullptr) {
     CHECK(batch.sequences == 1 && (cache->tokens == 0 || shape.seq == 1), cache->tokens, " cached, ",
           shape.seq, " new");
@@ -147,7 +151,7 @@ Var Transformer::hidden(const Batch& batch, ForwardContext& context, SequenceCac
   return normed(x, norm_, options_.rms_norm_eps).norm;
 }
 
-LossSum Transformer::loss(const Batch& batch, ForwardContext& context, double scale) const {
+LossSum Transformer::loss(const DeviceBatch& batch, ForwardContext& context, double scale) const {
   return linear_cross_entropy(hidden(batch, context), head_, batch.targets, scale);
 }
 

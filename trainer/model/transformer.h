@@ -7,7 +7,7 @@
 
 #include "core/nn/feed_forward.h"
 #include "parallel/expert/moe_layer.h"
-#include "trainer/data/sampler.h"
+#include "trainer/model/device_batch.h"
 #include "trainer/model/options.h"
 
 namespace switchyard {
@@ -68,10 +68,12 @@ class Transformer {
 
   // After the final norm: [tokens, hidden]. With a cache, under NoGrad: `batch` is one sequence's first
   // tokens, or its next one.
-  Var hidden(const Batch& batch, ForwardContext& context, SequenceCache* cache = nullptr) const;
+  Var hidden(const DeviceBatch& batch, ForwardContext& context, SequenceCache* cache = nullptr) const;
   SequenceCache make_cache(int64_t capacity, Device device) const;
+  DeviceBatch on_device(const Batch& batch) const { return {batch, options_.vocab_size, device()}; }
+  DeviceBatch on_device(const std::vector<int32_t>& ids) const;  // one sequence without targets
   // Cross-entropy of the batch's targets, times `scale`.
-  LossSum loss(const Batch& batch, ForwardContext& context, double scale) const;
+  LossSum loss(const DeviceBatch& batch, ForwardContext& context, double scale) const;
   // float32 logits of `rows` rows of hidden() from `begin`, on the host: [rows, vocab].
   Tensor logits(const Tensor& hidden, int64_t begin, int64_t rows) const;
 

@@ -1,0 +1,28 @@
+#include "core/token_ids.h"
+
+#include <numeric>
+
+namespace switchyard {
+
+SortedIds sort_ids(const std::vector<int32_t>& ids, int64_t vocab) {
+  const int64_t n = std::ssize(ids);
+  SortedIds sorted{std::vector<int32_t>(n), std::vector<int32_t>(n)};
+  std::vector<int32_t> next(vocab + 1);
+  for (const int32_t id : ids) ++next[id + 1];
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t at = next[ids[i]]++;
+    sorted.order[at] = static_cast<int32_t>(i);
+    sorted.ids[at] = ids[i];
+  }
+  return sorted;
+}
+
+TokenIds to_device(const std::vector<int32_t>& ids, int64_t vocab, Device device) {
+  const SortedIds sorted = sort_ids(ids, vocab);
+  const Shape shape{std::ssize(ids)};
+  return {Tensor::from(ids, shape, device), Tensor::from(sorted.ids, shape, device),
+          Tensor::from(sorted.order, shape, device)};
+}
+
+}  // namespace switchyard

@@ -1,10 +1,12 @@
 #include "parallel/expert/load.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/launch.h"
 #include "kernels/elementwise.h"
+#include "kernels/load_sums.h"
 
 namespace switchyard {
 
@@ -41,82 +43,81 @@ int64_t LayerLoad::dead_experts() const { return std::count(assigned.begin(), as
 
 namespace {
 
-void sum_into(const Tensor& to, const Tensor& x, const Tensor& workspace) {
+constexpr int64_t kReals = 3;  // entropy, aux, z
+
+void add_sum(const Tensor& to, const Tensor& x, const Tensor& workspace) {
   launch_wide(x, [&]<class A>(auto on) {
     kernels::run(on, kernels::Sum<A>{.sum = to.data<double>(),
                                      .x = x.data<A>(),
                                      .workspace = workspace.data<double>(),
-                                     .n = x.numel()});
+                                     .n = x.numel(),
+                                     .accumulate = true});
   });
 }
 
-}  // namespace
-
-void LoadRecorder::add(int64_t layer, const Sample& s) {
-  if (is_recomputing()) return;
-  const Device device = s.assigned.device();
-  const int64_t experts = s.assigned.numel();
-  Entry e{layer, experts, s.entropy.numel(), Tensor::empty({2 * experts}, DType::kI64, device),
-          Tensor::zeros({3}, DType::kF64, device)};
-  e.integers.slice(0, {experts}).copy_from(s.assigned);
-  e.integers.slice(experts, {experts}).copy_from(s.kept);
-  const Tensor workspace = Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, device);
-  sum_into(e.reals.slice(0, {1}), s.entropy, workspace);
-  if (s.aux.defined()) sum_into(e.reals.slice(1, {1}), s.aux, workspace);
-  if (s.z.defined()) sum_into(e.reals.slice(2, {1}), s.z, workspace);
-  entries_.push_back(std::move(e));
-}
-
-namespace {
-
 // The tensors' values one after the other: joined on their device, so that the host waits once.
-template <class T>
-std::vector<T> joined(const std::vector<Tensor>& parts) {
+std::vector<double> joined(const std::vector<Tensor>& parts) {
   int64_t total = 0;
   for (const Tensor& part : parts) total += part.numel();
   if (total == 0) return {};
-  const Tensor all = Tensor::empty({total}, parts[0].dtype(), parts[0].device());
+  const Tensor all = Tensor::empty({total}, DType::kF64, parts[0].device());
   int64_t offset = 0;
   for (const Tensor& part : parts) {
     all.slice(offset, part.shape()).copy_from(part);
     offset += part.numel();
   }
-  return all.to_vector<T>();
-}
-
-LayerLoad& load_of(std::vector<LayerLoad>& loads, int64_t layer, int64_t experts) {
-  auto found = std::find_if(loads.begin(), loads.end(), [&](const LayerLoad& l) { return l.layer == layer; });
-  if (found != loads.end()) return *found;
-  loads.push_back(
-      {.layer = layer, .assigned = std::vector<int64_t>(experts), .kept = std::vector<int64_t>(experts)});
-  return loads.back();
+  return all.to_vector<double>();
 }
 
 }  // namespace
 
+LoadRecorder::Entry& LoadRecorder::entry_of(int64_t layer, int64_t experts, Device device) {
+  const auto at = std::lower_bound(entries_.begin(), entries_.end(), layer,
+                                   [](const Entry& e, int64_t wanted) { return e.layer < wanted; });
+  if (at != entries_.end() && at->layer == layer) return *at;
+  if (!workspace_.defined())
+    workspace_ = Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, device);
+  return *entries_.insert(
+      at, {layer, experts, Tensor::zeros({2 * experts + 1 + kReals}, DType::kF64, device)});
+}
+
+void LoadRecorder::add(int64_t layer, const Sample& s) {
+  if (is_recomputing()) return;
+  const int64_t experts = s.assigned.numel();
+  const Tensor sums = entry_of(layer, experts, s.assigned.device()).sums;
+  launch_on(sums.device(), [&](auto on) {
+    kernels::run(on, kernels::AddLoads{.sums = sums.data<double>(),
+                                       .assigned = s.assigned.data<int64_t>(),
+                                       .kept = s.kept.data<int64_t>(),
+                                       .experts = experts,
+                                       .tokens = s.entropy.numel()});
+  });
+  int64_t at = 2 * experts + 1;
+  for (const Tensor* x : {&s.entropy, &s.aux, &s.z}) {
+    if (x->defined()) add_sum(sums.slice(at, {1}), *x, workspace_);
+    ++at;
+  }
+}
+
 std::vector<LayerLoad> LoadRecorder::take() {
-  std::vector<Tensor> integers, reals;
-  for (const Entry& e : entries_) {
-    integers.push_back(e.integers);
-    reals.push_back(e.reals);
-  }
-  const std::vector<int64_t> counts = joined<int64_t>(integers);
-  const std::vector<double> sums = joined<double>(reals);
+  std::vector<Tensor> sums;
+  for (const Entry& e : entries_) sums.push_back(e.sums);
+  const std::vector<double> values = joined(sums);
   std::vector<LayerLoad> loads;
-  auto count = counts.begin();
-  auto sum = sums.begin();
+  auto value = values.begin();
   for (const Entry& e : entries_) {
-    LayerLoad& load = load_of(loads, e.layer, e.experts);
-    for (int64_t& n : load.assigned) n += *count++;
-    for (int64_t& n : load.kept) n += *count++;
-    load.entropy_sum += *sum++;
-    load.aux_loss += *sum++;
-    load.z_loss += *sum++;
-    load.tokens += e.tokens;
+    LayerLoad load;
+    load.layer = e.layer;
+    for (auto* counts : {&load.assigned, &load.kept}) {
+      for (int64_t i = 0; i < e.experts; ++i) counts->push_back(std::llround(*value++));
+    }
+    load.tokens = std::llround(*value++);
+    load.entropy_sum = *value++;
+    load.aux_loss = *value++;
+    load.z_loss = *value++;
+    loads.push_back(std::move(load));
+    e.sums.zero();
   }
-  entries_.clear();
-  std::sort(loads.begin(), loads.end(),
-            [](const LayerLoad& x, const LayerLoad& y) { return x.layer < y.layer; });
   return loads;
 }
 

@@ -1,5 +1,5 @@
 // What every MoE layer saw in a step: assignments and drops per expert, entropy of the router, auxiliary
-// losses. Kept on the device and read in one go when the step ends.
+// losses. Summed on the device and read in one go when the step ends.
 #pragma once
 
 #include <vector>
@@ -34,19 +34,22 @@ class LoadRecorder {
     Tensor entropy;         // [tokens] in Acc
     Tensor aux, z;          // [1] in Acc, or undefined
   };
-  // Nothing happens inside a recompute().
+  // Nothing happens inside a recompute(). What a layer adds to stands where it stood at the layer's first time,
+  // so that work which is recorded (core/device/recording.h) may add as well.
   void add(int64_t layer, const Sample& sample);
 
-  // This rank's sums, in order of layers; forgets them.
+  // This rank's sums, in order of layers; they begin again at zero.
   std::vector<LayerLoad> take();
 
  private:
   struct Entry {
-    int64_t layer, experts, tokens;
-    Tensor integers;  // I64 [2 experts]
-    Tensor reals;     // F64 [3]: entropy, aux, z
+    int64_t layer, experts;
+    Tensor sums;  // F64: assigned [experts], kept [experts], tokens, entropy, aux, z
   };
+  Entry& entry_of(int64_t layer, int64_t experts, Device device);
+
   std::vector<Entry> entries_;
+  Tensor workspace_;  // F64, of the sums
 };
 
 // Sums over the ranks.

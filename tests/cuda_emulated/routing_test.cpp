@@ -4,6 +4,7 @@
 #include "kernels/balance.h"
 #include "kernels/dispatch.h"
 #include "kernels/gate_noise.h"
+#include "kernels/load_sums.h"
 #include "kernels/rank_rows.h"
 #include "tests/cuda_emulated/sides.h"
 
@@ -81,7 +82,7 @@ TYPED_TEST(Routing, Balance) {
     int64_t tokens, experts, segments;
   };
   for (auto [tokens, experts, segments] :
-       {Case{12, 6, 1}, Case{12, 6, 3}, Case{80, 200, 2}, Case{300, 10, 2}, Case{4, 1, 1}, Case{0, 4, 1}})
+       {Case{12, 6, 1}, Case{12, 6, 3}, Case{80, 200, 2}, Case{600, 10, 2}, Case{4, 1, 1}, Case{0, 4, 1}})
     for (auto kind : {BalanceKind::kSwitch, BalanceKind::kKl, BalanceKind::kCv, BalanceKind::kEntropy})
       expect_same([&, tokens = tokens, experts = experts, segments = segments](auto& bench) {
         const A* scores = bench.input(random_vector<A>(tokens * experts, 1, 0.1f, 1));
@@ -125,6 +126,17 @@ TYPED_TEST(Routing, GateNoise) {
                                           spread, noise, n});
       run(bench.on(), GateNoiseBackward<A>{bench.template output<A>(n), bench.input(random_vector<A>(n, 4)),
                                            spread, noise, n});
+    });
+}
+
+TEST_F(CudaKernels, LoadSums) {
+  for (const int64_t experts : {1, 8, 300})
+    expect_same([=](auto& bench) {
+      std::vector<double> sums(2 * experts + 1, 7);
+      std::vector<int64_t> assigned(experts), kept(experts);
+      for (int64_t e = 0; e < experts; ++e) assigned[e] = 3 * e + 1, kept[e] = 2 * e;
+      run(bench.on(), AddLoads{bench.template output<double>(sums), bench.input(assigned), bench.input(kept),
+                               experts, 41});
     });
 }
 

@@ -9,6 +9,7 @@ constexpr int kWarps = 4;       // tokens a block where a warp has a token
 constexpr int kThreads = 1024;  // of a block that sums over many tokens
 constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
+constexpr int64_t kFewTokens = 8 * kMeanTokens;
 // Keeps log P and 1 / P finite where an expert's mean score has underflowed.
 constexpr double kLeastMean = 1e-20;
 
@@ -206,11 +207,11 @@ __global__ void zloss_backward_kernel(ZLossBackward<A> a) {
 const dim3 kTokenBlock(kWarp, kWarps);
 
 // out[s, e] = scale * what the blocks of segment s sum up with `kernel`, tiles of experts along the grid's y:
-// many blocks and then their sum where there is a workspace, else one.
+// one block for few tokens or where there is no workspace, else many blocks and then their sum.
 template <class A>
 void launch_sums(Cuda on, void (*kernel)(BalanceForward<A>, A*, A), const BalanceForward<A>& a, dim3 grid,
                  size_t shared, A* out, A scale_by) {
-  if (!a.workspace) {
+  if (!a.workspace || a.tokens / a.segments <= kFewTokens) {
     launch_kernel(kernel, grid, kThreads, shared, on.stream, a, out, scale_by);
     return;
   }

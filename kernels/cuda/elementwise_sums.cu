@@ -16,7 +16,14 @@ struct Element {
   }
 };
 
-// Block b sums elements b * per_block .. ; per_block is a multiple of V.
+template <class T>
+__device__ void write_sum(const Sum<T>& a, double sum) {
+  const double total = a.scale * sum;
+  a.sum[0] = a.accumulate ? a.sum[0] + total : total;
+}
+
+// Block b sums elements b * per_block .. ; per_block is a multiple of V. A block that is alone needs nobody to
+// finish.
 template <int V, class T>
 __global__ void sum_blocks(Sum<T> a, int64_t per_block) {
   const int64_t begin = blockIdx.x * per_block;
@@ -35,13 +42,18 @@ __global__ void sum_blocks(Sum<T> a, int64_t per_block) {
   }
   if (begin < end && threadIdx.x < (end - begin) % V) add(widen(a.x[end - 1 - threadIdx.x]));
   sum = team_reduce(sum);
-  if (threadIdx.x == 0) a.workspace[blockIdx.x] = sum;
+  if (threadIdx.x > 0) return;
+  if (gridDim.x == 1) {
+    write_sum(a, sum);
+  } else {
+    a.workspace[blockIdx.x] = sum;
+  }
 }
 
 template <class T>
 __global__ void finish_sum(Sum<T> a) {
-  const double total = a.scale * team_reduce(a.workspace[threadIdx.x]);
-  if (threadIdx.x == 0) a.sum[0] = a.accumulate ? a.sum[0] + total : total;
+  const double sum = team_reduce(a.workspace[threadIdx.x]);
+  if (threadIdx.x == 0) write_sum(a, sum);
 }
 
 }  // namespace
@@ -56,12 +68,13 @@ void run(Cuda on, const ColumnSum<T>& a) {
 
 template <class T>
 void run(Cuda on, const Sum<T>& a) {
-  constexpr int64_t kBlocks = Sum<T>::kBlocks;
+  constexpr int64_t kFew = 16 * 1024;  // elements that one block sums as fast
+  const int64_t blocks = a.n <= kFew ? 1 : Sum<T>::kBlocks;
   with_width<kVector<T>>(vectorizable<kVector<T>>(0, a.x), [&](auto v) {
-    const int64_t per_block = round_up<int64_t>(ceil_div(a.n, kBlocks), v);
-    launch_kernel(sum_blocks<v, T>, grid_of(kBlocks), dim3(512), 0, on.stream, a, per_block);
+    const int64_t per_block = round_up<int64_t>(ceil_div(a.n, blocks), v);
+    launch_kernel(sum_blocks<v, T>, grid_of(blocks), dim3(512), 0, on.stream, a, per_block);
   });
-  launch_kernel(finish_sum<T>, dim3(1), dim3(kBlocks), 0, on.stream, a);
+  if (blocks > 1) launch_kernel(finish_sum<T>, dim3(1), dim3(Sum<T>::kBlocks), 0, on.stream, a);
 }
 
 #define SWITCHYARD_INSTANTIATE(T)               \

@@ -246,6 +246,11 @@ void Var::settle_grad() const {
   state_->settle_grad();
 }
 
+void Var::keep_grad() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->grad_forgotten = false;
+}
+
 void Var::set_hook(std::function<void()> hook) const {
   CHECK(is_leaf(), "only leaves have hooks");
   state_->hook = std::move(hook);

@@ -44,6 +44,7 @@ class Var {
   // a pass of reading them. A leaf that backward() reaches without a gradient is zeroed.
   void forget_grad() const;
   void settle_grad() const;  // zeroes it if it is still forgotten
+  void keep_grad() const;    // not forgotten any more: work without host code (a Recording) has replaced it
   // Called by backward() when this leaf's gradient has received all that this pass adds.
   void set_hook(std::function<void()> hook) const;
 

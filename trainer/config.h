@@ -38,6 +38,7 @@ struct TrainOptions {
   int64_t micro_batch_size = 1;    // in sequences
   int64_t sequence_length = 256;   // in tokens
   std::string init_from;           // a checkpoint whose weights start step 1; empty: random
+  bool cuda_graphs = false;        // micro-batches are recorded once and replayed
 };
 
 struct EvalOptions {

@@ -62,6 +62,7 @@ struct ThreadContext {
   cudaStream_t stream = nullptr;
   std::unique_ptr<CudaHandles> handles;
   StagingRing staging;
+  bool recording = false;
 
   ThreadContext() {
     CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -104,6 +105,7 @@ Cuda current_cuda() { return Cuda{context().stream, context().handles.get()}; }
 CUstream_st* current_cuda_stream() { return context().stream; }
 
 void synchronize_cuda() {
+  CHECK(!context().recording, "recorded work waits for the device");
   CUDA_CHECK(cudaStreamSynchronize(context().stream));
   ++g_host_syncs;
 }
@@ -127,15 +129,47 @@ void release(void* data) noexcept { cudaFree(data); }
 void* current_stream() { return context().stream; }
 
 void copy(void* dst, bool dst_is_host, const void* src, bool src_is_host, int64_t bytes) {
+  CHECK(!context().recording || !(dst_is_host || src_is_host), "recorded work copies from or to the host");
   CUDA_CHECK(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, context().stream));
   if (dst_is_host || src_is_host) synchronize_cuda();
 }
 
 void upload(void* dst, const void* src, int64_t bytes) {
+  CHECK(!context().recording, "recorded work brings host data");
   context().staging.upload(dst, src, bytes, context().stream);
 }
 
 void fill_zero(void* dst, int64_t bytes) { CUDA_CHECK(cudaMemsetAsync(dst, 0, bytes, context().stream)); }
+
+// Relaxed: the allocator may have to get memory meanwhile.
+void begin_recording() {
+  CUDA_CHECK(cudaStreamBeginCapture(context().stream, cudaStreamCaptureModeRelaxed));
+  context().recording = true;
+}
+
+void* end_recording() {
+  context().recording = false;
+  cudaGraph_t graph = nullptr;
+  CUDA_CHECK(cudaStreamEndCapture(context().stream, &graph));
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  CUDA_CHECK(status);
+  return executable;
+}
+
+void abandon_recording() noexcept {
+  context().recording = false;
+  cudaGraph_t graph = nullptr;
+  if (cudaStreamEndCapture(context().stream, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+  (void)cudaGetLastError();  // the work's own error is the one to tell
+}
+
+void replay(void* graph) {
+  CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), context().stream));
+}
+
+void release_graph(void* graph) noexcept { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 }  // namespace cuda_api
 

@@ -12,5 +12,11 @@ void* current_stream();
 void copy(void* dst, bool dst_is_host, const void* src, bool src_is_host, int64_t bytes);
 void upload(void* dst, const void* src, int64_t bytes);
 void fill_zero(void* dst, int64_t bytes);
+// What is enqueued in between becomes a graph instead of being executed.
+void begin_recording();
+void* end_recording();  // an executable graph
+void abandon_recording() noexcept;
+void replay(void* graph);
+void release_graph(void* graph) noexcept;
 
 }  // namespace switchyard::cuda_api

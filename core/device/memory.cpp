@@ -27,6 +27,8 @@ constexpr int64_t kPage = 2 << 20;
 // 256 MiB apart moves 7 GB/s, and 38 with this).
 constexpr int64_t kLong = 16 << 20, kApart = 273 * kAlignment;
 
+thread_local PrivatePool* t_private_pool = nullptr;
+
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
 // What is taken from the system at a time. A CPU gives pages when they are written, so that a long segment
@@ -43,11 +45,13 @@ class CachingAllocator {
 
   Block allocate(int64_t bytes) {
     CHECK(bytes >= 0 && bytes < (int64_t{1} << 56), "bytes: ", bytes);
-    void* pool = device_ == Device::kCuda ? cuda_api::current_stream() : nullptr;
+    void* pool = device_ == Device::kCuda ? current_pool() : nullptr;
     const int64_t rounded = round_up(std::max<int64_t>(bytes, 1), kAlignment);
     const int64_t taken = rounded + apart(rounded) + (guarded() ? kAlignment : 0);
     std::lock_guard lock(mutex_);
-    Arena& arena = pools_[pool];
+    Pool& from = pools_[pool];
+    from.keeps_segments = pool != nullptr && pool == t_private_pool;
+    Arena& arena = from.arena;
     char* data = arena.take(taken);
     if (data == nullptr) {
       add_segment(arena, taken);
@@ -64,7 +68,7 @@ class CachingAllocator {
     std::lock_guard lock(mutex_);
     stats_.in_use -= block.bytes;
     if (guarded()) __asan_poison_memory_region(block.data, block.bytes);
-    pools_.find(block.pool)->second.give(static_cast<char*>(block.data));
+    pools_.find(block.pool)->second.arena.give(static_cast<char*>(block.data));
   }
 
   MemoryStats stats() {
@@ -83,12 +87,29 @@ class CachingAllocator {
     drop_free_segments();
   }
 
+  void drop(PrivatePool* pool) {
+    std::lock_guard lock(mutex_);
+    const auto found = pools_.find(pool);
+    if (found == pools_.end()) return;
+    found->second.keeps_segments = false;
+    drop_free_segments(found->second.arena);
+  }
+
   void imitate(Device device) {
     std::lock_guard lock(mutex_);
     like_ = device;
   }
 
  private:
+  struct Pool {
+    Arena arena;
+    bool keeps_segments = false;
+  };
+
+  static void* current_pool() {
+    return t_private_pool != nullptr ? static_cast<void*>(t_private_pool) : cuda_api::current_stream();
+  }
+
   bool guarded() const { return device_ == Device::kCpu && __asan_poison_memory_region != nullptr; }
 
   int64_t apart(int64_t bytes) const { return like_ == Device::kCpu && bytes >= kLong ? kApart : 0; }
@@ -96,7 +117,7 @@ class CachingAllocator {
   int64_t held() const {
     if (like_ == Device::kCuda) return stats_.reserved;
     int64_t touched = 0;
-    for (const auto& [pool, arena] : pools_) touched += round_up(arena.touched(), kPage);
+    for (const auto& [key, pool] : pools_) touched += round_up(pool.arena.touched(), kPage);
     return touched;
   }
 
@@ -140,20 +161,24 @@ class CachingAllocator {
   }
 
   void drop_free_segments() {
-    for (auto& [pool, arena] : pools_) {
-      for (const Arena::Segment& segment : arena.drop_free()) {
-        if (guarded()) __asan_unpoison_memory_region(segment.data, segment.bytes);
-        if (device_ == Device::kCpu) munmap(segment.data, segment.bytes);
-        if (device_ == Device::kCuda) cuda_api::release(segment.data);
-        stats_.reserved -= segment.bytes;
-      }
+    for (auto& [key, pool] : pools_) {
+      if (!pool.keeps_segments) drop_free_segments(pool.arena);
+    }
+  }
+
+  void drop_free_segments(Arena& arena) {
+    for (const Arena::Segment& segment : arena.drop_free()) {
+      if (guarded()) __asan_unpoison_memory_region(segment.data, segment.bytes);
+      if (device_ == Device::kCpu) munmap(segment.data, segment.bytes);
+      if (device_ == Device::kCuda) cuda_api::release(segment.data);
+      stats_.reserved -= segment.bytes;
     }
   }
 
   Device device_;
   Device like_;  // whose ways memory is taken in
   std::mutex mutex_;
-  std::map<void*, Arena> pools_;
+  std::map<void*, Pool> pools_;
   MemoryStats stats_;
   int64_t next_fake_ = kPage;
 };
@@ -175,6 +200,10 @@ MemoryStats memory_stats(Device device) { return allocator(device).stats(); }
 void reset_peak(Device device) { allocator(device).reset_peak(); }
 void release_cached(Device device) { allocator(device).release_cached(); }
 void imitate(Device device) { allocator(Device::kMeta).imitate(device); }
+
+PrivatePool::~PrivatePool() { allocator(Device::kCuda).drop(this); }
+PrivatePool::Use::Use(PrivatePool& pool) { t_private_pool = &pool; }
+PrivatePool::Use::~Use() { t_private_pool = nullptr; }
 
 void copy_bytes(void* dst, Device dst_device, const void* src, Device src_device, int64_t bytes) {
   if (bytes == 0 || dst_device == Device::kMeta || src_device == Device::kMeta) return;

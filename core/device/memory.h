@@ -14,7 +14,7 @@ struct Block {
   void* data = nullptr;  // 256-byte aligned; on kMeta a fake address that must not be read
   int64_t bytes = 0;     // handed out: rounded up to the alignment
   Device device = Device::kCpu;
-  void* pool = nullptr;  // CUDA: the stream
+  void* pool = nullptr;  // CUDA: the stream, or a PrivatePool
 };
 
 // Throws Error{kResource} that says what was asked for and what is in use.
@@ -35,6 +35,26 @@ void reset_peak(Device device);
 void release_cached(Device device);
 // kMeta counts from now on as this device does. For plans.
 void imitate(Device device);
+
+// A pool of CUDA memory that only work inside its Use gets blocks of, and that keeps its segments: what was
+// enqueued with addresses of it may be enqueued again (core/device/recording.h). Blocks that were handed out
+// are free again, for such work alone, when their tensors end.
+class PrivatePool {
+ public:
+  PrivatePool() = default;
+  ~PrivatePool();  // after the last block's release and the device's last use of it
+  PrivatePool(const PrivatePool&) = delete;
+  PrivatePool& operator=(const PrivatePool&) = delete;
+
+  // The calling thread's CUDA blocks come from the pool while this lives.
+  class Use {
+   public:
+    explicit Use(PrivatePool& pool);
+    ~Use();
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+  };
+};
 
 // Copies on the calling thread's stream; returns when the destination (if host memory) may be read and the
 // source reused. kMeta on either side: nothing happens.

@@ -24,6 +24,11 @@ void* current_stream() { no_cuda(); }
 void copy(void*, bool, const void*, bool, int64_t) { no_cuda(); }
 void upload(void*, const void*, int64_t) { no_cuda(); }
 void fill_zero(void*, int64_t) { no_cuda(); }
+void begin_recording() { no_cuda(); }
+void* end_recording() { no_cuda(); }
+void abandon_recording() noexcept {}
+void replay(void*) { no_cuda(); }
+void release_graph(void*) noexcept {}
 }  // namespace cuda_api
 
 }  // namespace switchyard

@@ -126,6 +126,10 @@ void ParameterStore::settle_grads() {
   for (const Parameter& p : parameters_) p.var.settle_grad();
 }
 
+void ParameterStore::keep_grads() {
+  for (const Parameter& p : parameters_) p.var.keep_grad();
+}
+
 std::vector<float> ParameterStore::read(const Parameter& parameter, const Piece& piece, Kind kind) const {
   const Segment& s = segments_[parameter.segment];
   if (kind == Kind::kM) return as_float(part(s.m, parameter, piece));

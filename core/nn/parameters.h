@@ -82,6 +82,7 @@ class ParameterStore {
   bool trainable() const { return trainable_; }
   void forget_grads();  // after an update: the next backward pass replaces them
   void settle_grads();  // before they are read: those that no pass has reached become zero
+  void keep_grads();    // where a Recording has replaced them
 
   // Logical tensors as float32 host values (the masters', where there are masters).
   enum class Kind : uint8_t { kValue, kM, kV };

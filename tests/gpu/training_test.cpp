@@ -101,6 +101,18 @@ TEST_F(GpuTraining, Bf16RepeatsBitForBit) {
   EXPECT_EQ(first.grad_norm, again.grad_norm);
 }
 
+TEST_F(GpuTraining, GraphsGiveTheSameBits) {
+  for (const Precision precision : {Precision::kFP32, Precision::kBF16}) {
+    Config graphs = config(Device::kCuda, precision);
+    graphs.train.cuda_graphs = true;
+    const std::string name = precision == Precision::kBF16 ? "bf16" : "float32";
+    const Curve plain = train(config(Device::kCuda, precision), "plain " + name);
+    const Curve replayed = train(graphs, "graphs " + name);
+    EXPECT_EQ(replayed.loss, plain.loss) << name;
+    EXPECT_EQ(replayed.grad_norm, plain.grad_norm) << name;
+  }
+}
+
 TEST_F(GpuTraining, TwoExpertParallelRanksOnOneGpuLearnTheSame) {
   const Curve one = train(config(Device::kCuda), "one");
   expect_close(train(config(Device::kCuda, Precision::kFP32, 2), "two", 2).loss, one.loss, 1e-4);

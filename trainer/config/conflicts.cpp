@@ -149,6 +149,20 @@ std::optional<Conflict> find_conflict(const ModelOptions& m) {
   return std::move(c).result();
 }
 
+// A graph repeats what was enqueued, and nothing that the host computes or waits for in between.
+void check_cuda_graphs(Checker& c, const Config& config) {
+  if (!config.train.cuda_graphs) return;
+  constexpr const char* kField = "train.cuda_graphs";
+  const MoeOptions moe = config.model.moe.value_or(MoeOptions{});
+  c.require(config.device == Device::kCuda, kField, "train.cuda_graphs needs device: CUDA");
+  c.require(config.parallel.expert == 1, kField,
+            "train.cuda_graphs cannot repeat the exchange of parallel.expert ({}), which needs 1",
+            config.parallel.expert);
+  c.require(!moe.noisy_gate && moe.jitter_eps == 0, kField,
+            "train.cuda_graphs cannot repeat random numbers: model.moe.{} is set",
+            moe.noisy_gate ? "noisy_gate" : "jitter_eps");
+}
+
 std::optional<Conflict> find_conflict(const Config& config) {
   Checker c;
   const TrainOptions& t = config.train;
@@ -169,6 +183,7 @@ std::optional<Conflict> find_conflict(const Config& config) {
   c.require(config.device != Device::kCuda || config.model.head_dim <= kMaxCudaHeadDim, "model.head_dim",
             "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for",
             config.model.head_dim, kMaxCudaHeadDim);
+  check_cuda_graphs(c, config);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "

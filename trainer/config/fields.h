@@ -110,6 +110,7 @@ void each_job_field(Visitor& v, Options& c) {
     in("micro_batch_size", o.micro_batch_size, kPositive);
     in("sequence_length", o.sequence_length, kPositive);
     in("init_from", o.init_from, kFree);
+    in("cuda_graphs", o.cuda_graphs, kFree);
   });
   v.group("optimizer", c.optimizer, [](auto& in, auto& o) {
     in("lr", o.lr, kNonNegative);

@@ -48,7 +48,8 @@ TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& s
       reducer_(store, mesh),
       rebalancer_(store, model.moe_layers(), config.parallel.rebalance_every_steps),
       sums_(Tensor::zeros({3}, DType::kF64, store.device())),
-      workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())) {
+      workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())),
+      one_(Tensor::from<float>({1}, {1}, store.device())) {
   plan_.check();
 }
 
@@ -69,6 +70,7 @@ StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& ne
   update(metrics);
   collect_loads(metrics);
   store_.forget_grads();
+  ++steps_run_;
   metrics.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   metrics.tokens_per_second =
       static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length) /
@@ -77,6 +79,40 @@ StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& ne
 }
 
 void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch) {
+  if (batch_) {
+    batch_->assign(batch);
+  } else {
+    batch_.emplace(model_.on_device(batch));
+  }
+  if (micro_batch + 1 == micro_batches()) reducer_.arm();
+  if (from_recording(micro_batch)) {
+    replay(step, micro_batch);
+  } else {
+    forward_and_backward(step, micro_batch);
+  }
+}
+
+// The first step makes what is made once: tables, handles, the sums of loads. Gradients that other ranks wait
+// for are reduced by host code as they become ready.
+bool TrainStep::from_recording(int64_t micro_batch) const {
+  const bool reduced = micro_batch + 1 == micro_batches() && reducer_.bytes_per_step() > 0;
+  return config_.train.cuda_graphs && steps_run_ > 0 && !reduced;
+}
+
+void TrainStep::replay(int64_t step, int64_t micro_batch) {
+  std::optional<Recording>& recording = micro_batch == 0 ? first_ : others_;
+  if (!recording) {
+    release_cached(store_.device());  // the recordings' own pool takes its place
+    recording.emplace(recorded_memory_, [&] {
+      forward_and_backward(step, micro_batch);
+      store_.settle_grads();
+    });
+  }
+  recording->replay();
+  store_.keep_grads();
+}
+
+void TrainStep::forward_and_backward(int64_t step, int64_t micro_batch) {
   const TrainOptions& t = config_.train;
   ForwardContext context;
   context.training = true;
@@ -87,15 +123,14 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
       (static_cast<int64_t>(plan_.first_sample(step, micro_batch)) - step_begin) * t.sequence_length;
   context.loads = &loads_;
   const double targets = static_cast<double>(t.global_batch_size * t.sequence_length);
-  const LossSum loss = model_.loss(model_.on_device(batch), context, 1 / targets);
+  const LossSum loss = model_.loss(*batch_, context, 1 / targets);
   launch_on(sums_.device(), [&](auto on) {
     double* sum = sums_.data<double>();
     kernels::run(on, kernels::Axpby<double>{.y = sum, .a = sum, .b = loss.sum.data<double>(), .n = 1});
   });
   Var objective = loss.loss;
   for (const Var& term : context.losses) objective = add(objective, term);
-  if (micro_batch + 1 == micro_batches()) reducer_.arm();
-  backward(objective);
+  backward(objective, one_);
 }
 
 void TrainStep::add_gradient_squares() {

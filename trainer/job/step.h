@@ -5,7 +5,9 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
+#include "core/device/recording.h"
 #include "core/optim/adamw.h"
 #include "parallel/data/reducer.h"
 #include "parallel/expert/rebalance.h"
@@ -34,6 +36,9 @@ class TrainStep {
 
  private:
   void accumulate(int64_t step, int64_t micro_batch, const Batch& batch);
+  void forward_and_backward(int64_t step, int64_t micro_batch);
+  bool from_recording(int64_t micro_batch) const;
+  void replay(int64_t step, int64_t micro_batch);
   void add_gradient_squares();
   void update(StepMetrics& metrics);
   double seconds_without_waiting(std::vector<double> exchanges) const;
@@ -50,6 +55,12 @@ class TrainStep {
   Rebalancer rebalancer_;
   Tensor sums_;       // F64 [3]: cross-entropy, squares of replicated and of expert gradients
   Tensor workspace_;  // F64, of the sums
+  Tensor one_;        // [1] Acc: d objective / d objective
+  std::optional<DeviceBatch> batch_;
+  int64_t steps_run_ = 0;
+  // Micro-batches as CUDA graphs: the step's first, which replaces the gradients, and the others, which add.
+  PrivatePool recorded_memory_;
+  std::optional<Recording> first_, others_;
   bool stop_agreed_ = false;
 };
 

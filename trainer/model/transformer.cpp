@@ -81,13 +81,13 @@ Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dty
 }
 
 RopeTable Transformer::rope(int64_t seq, Device device) const {
-  if (!rope_.cos.defined() || rope_.cos.dim(0) < seq) {
+  if (rope_.empty() || rope_.back().cos.dim(0) < seq) {
     const auto rotary =
         static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
     const auto rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(seq)));
-    rope_ = make_rope_table(rows, rotary, options_.rope_theta, dtype_, device);
+    rope_.push_back(make_rope_table(rows, rotary, options_.rope_theta, dtype_, device));
   }
-  return rope_;
+  return rope_.back();
 }
 
 Residual Transformer::run_layer(const DecoderLayer& layer, const Residual& x,

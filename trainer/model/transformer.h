@@ -93,7 +93,9 @@ class Transformer {
   std::shared_ptr<ExchangeMeter> meter_;
   Var embedding_, norm_, head_;
   std::vector<DecoderLayer> layers_;
-  mutable RopeTable rope_{};  // of the longest sequence seen, rounded up
+  // Of the longest sequence seen, rounded up, is the last. Those before it stay: work that is recorded reads
+  // them where they are.
+  mutable std::vector<RopeTable> rope_;
 };
 
 }  // namespace switchyard

@@ -14,12 +14,14 @@ class EmulatedTraining : public testing::Test {
   EmulatedTraining() { write_training_tokens(folder_ / "tokens"); }
 
   // `run` names the folder.
-  Steps run(const std::string& run, Device device, Layout layout = {1, 1}, const std::string& changes = "") {
+  Steps run(const std::string& run, Device device, Layout layout = {1, 1}, const std::string& changes = "",
+            bool graphs = false) {
     Config config = small_config(folder_ / "tokens", {"train { global_batch_size: 4 micro_batch_size: 2 "
                                                       "sequence_length: 16 } schedule { warmup_steps: 0 }",
                                                       changes});
     config.train.steps = kSteps;
     config.device = device;
+    config.train.cuda_graphs = graphs;
     return train(config, layout, folder_ / run);
   }
 
@@ -27,6 +29,12 @@ class EmulatedTraining : public testing::Test {
     const Steps cpu = run("cpu", Device::kCpu, {1, 1}, changes);
     ASSERT_EQ(cpu.size(), kSteps);
     expect_same_training(run("cuda", Device::kCuda, layout, changes), cpu, 1e-5);
+  }
+
+  // Micro-batches from recordings, and not.
+  void expect_graphs_to_repeat(Layout layout, const std::string& changes) {
+    EXPECT_EQ(run("graphs", Device::kCuda, layout, changes, true),
+              run("plain", Device::kCuda, layout, changes));
   }
 
  private:
@@ -45,6 +53,17 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWithGateNoiseAndGlobalBalance) {
 }
 
 TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
+
+// Three micro-batches a step: the first and the others have recordings of their own.
+TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
+  expect_graphs_to_repeat({1, 1}, "model { mask_documents: true moe { balance: GLOBAL z_loss_coeff: 1e-3 } } "
+                                  "train { global_batch_size: 6 }");
+}
+
+// The last of two is not recorded.
+TEST_F(EmulatedTraining, GraphsOfTwoRanksGiveTheSameBits) {
+  expect_graphs_to_repeat({2, 1}, "train { micro_batch_size: 1 }");
+}
 
 TEST_F(EmulatedTraining, RepeatsBitForBit) {
   EXPECT_EQ(run("first", Device::kCuda), run("again", Device::kCuda));

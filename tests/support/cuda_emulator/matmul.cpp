@@ -1,6 +1,8 @@
 // In place of cuBLAS: the CPU's matrix product, and handles that hold nothing.
 #include "kernels/matmul.h"
 
+#include <cuda_runtime_api.h>
+
 #include "kernels/cuda/handles.h"
 
 namespace switchyard {
@@ -15,8 +17,8 @@ std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream) {
 namespace kernels {
 
 template <class T, class C>
-void run(Cuda, const Matmul<T, C>& args) {
-  run(Cpu{}, args);
+void run(Cuda on, const Matmul<T, C>& args) {
+  cuda_emulator::enqueue(on.stream, [=] { run(Cpu{}, args); });
 }
 
 template void run(Cuda, const Matmul<float, float>&);

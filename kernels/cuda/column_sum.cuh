@@ -2,6 +2,8 @@
 //   partial[b, c] = sum over rows r of block b of value(r, c),   out[c] += sum over b of partial[b, c]
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/common.cuh"
 
 namespace switchyard::kernels {
@@ -64,18 +66,19 @@ void launch_add_partials(Cuda on, A* out, const A* partial, int64_t stride, int6
                 partial, stride, cols, blocks);
 }
 
-// `partial` holds `blocks` rows of `stride` elements.
+// `partial` holds `blocks` rows of `stride` elements. Few rows are summed by fewer blocks.
 template <int V, class A, class Value>
 void launch_column_sum(Cuda on, A* out, A* partial, int64_t stride, int64_t rows, int64_t cols, int blocks,
                        Value value) {
   if (rows == 0 || cols == 0) return;
   unsigned lanes = 1;  // narrow rows (a head's components) share a warp
   while (lanes < kWarp && int64_t{lanes} * V < cols) lanes *= 2;
+  const dim3 block(lanes, kSumThreads / lanes);
+  const int64_t used = std::min<int64_t>(blocks, ceil_div<int64_t>(rows, block.y));
   dim3 grid = grid_of(ceil_div<int64_t>(cols, lanes * V));
-  grid.y = static_cast<unsigned>(blocks);
-  launch_kernel(column_partials<V, A, Value>, grid, dim3(lanes, kSumThreads / lanes), 0, on.stream, partial,
-                stride, rows, cols, value);
-  launch_add_partials(on, out, partial, stride, cols, blocks);
+  grid.y = static_cast<unsigned>(used);
+  launch_kernel(column_partials<V, A, Value>, grid, block, 0, on.stream, partial, stride, rows, cols, value);
+  launch_add_partials(on, out, partial, stride, cols, static_cast<int>(used));
 }
 
 }  // namespace switchyard::kernels

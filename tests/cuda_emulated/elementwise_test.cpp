@@ -73,7 +73,8 @@ TYPED_TEST(Elementwise, AddBias) {
 
 TYPED_TEST(Elementwise, ColumnSum) {
   using T = TypeParam;
-  for (auto [rows, cols] : kShapes)
+  for (auto [rows, cols] :
+       {Shape{0, 8}, {1, 1}, {3, 5}, {130, 40}, {4, 1064}, {17000, 1}})  // the last by all blocks
     expect_same([rows = rows, cols = cols](auto& bench) {
       run(bench.on(), ColumnSum<T>{bench.template output<Acc<T>>(random_vector<Acc<T>>(cols, 1)),
                                    bench.input(random_vector<T>(rows * cols, 2)),

@@ -62,7 +62,8 @@ constexpr Shape kResidualShapes[] = {{3, 7}, {270, 24}, {5, 1096}, {3, 2056}, {1
 TYPED_TEST(RowKernels, RmsNormOfASum) {
   using T = TypeParam;
   using A = Acc<T>;
-  for (auto [rows, cols] : kResidualShapes)
+  for (auto [rows, cols] : kResidualShapes) {
+    if (rows > 100 && !std::is_same_v<T, float>) continue;  // seconds in the emulator
     expect_same([rows = rows, cols = cols](auto& bench) {
       const T* w = bench.input(random_vector<T>(cols, 2));
       run(bench.on(), RmsNormForward<T>{.y = bench.template output<T>(rows * cols),
@@ -86,6 +87,7 @@ TYPED_TEST(RowKernels, RmsNormOfASum) {
                              .cols = cols,
                              .dsum = bench.input(random_vector<T>(rows * cols, 7))});
     });
+  }
 }
 
 TYPED_TEST(RowKernels, Swiglu) {

@@ -56,8 +56,9 @@ TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same
 
 // Three micro-batches a step: the first and the others have recordings of their own.
 TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
-  expect_graphs_to_repeat({1, 1}, "model { mask_documents: true moe { balance: GLOBAL z_loss_coeff: 1e-3 } } "
-                                  "train { global_batch_size: 6 }");
+  expect_graphs_to_repeat({1, 1},
+                          "model { mask_documents: true moe { balance: GLOBAL z_loss_coeff: 1e-3 } } "
+                          "train { global_batch_size: 6 }");
 }
 
 // The last of two is not recorded.

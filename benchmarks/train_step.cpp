@@ -38,7 +38,7 @@ struct Arguments {
   int steps = 10, warmup = 3;
   int64_t micro_batch = 0, global_batch = 0, experts = 0, layers = 0;  // 0: the model's
   double peak_tflops = 989.4;                                          // dense bf16 of an H100 or H200
-  bool profile = false;
+  bool profile = false, graphs = false;
   std::string json;
 };
 
@@ -51,6 +51,7 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
   c.train.micro_batch_size = a.micro_batch > 0 ? a.micro_batch : model.micro_batch;
   c.train.global_batch_size =
       a.global_batch > 0 ? a.global_batch : std::max(model.global_batch, c.train.micro_batch_size);
+  c.train.cuda_graphs = a.graphs;
   c.schedule.steps = a.warmup + a.steps;
   if (a.layers > 0) c.model.num_layers = a.layers;
   if (c.model.moe) {
@@ -213,6 +214,7 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
                               {"model", model.name},
                               {"device", a.device},
                               {"precision", a.precision},
+                              {"graphs", a.graphs},
                               {"routing", c.model.moe ? routing : "none"},
                               {"num_experts", c.model.moe ? c.model.moe->num_experts : 0},
                               {"num_layers", c.model.num_layers},
@@ -274,7 +276,9 @@ int main_of(int argc, char** argv) {
   app.add_option("--layers", a.layers, "Default: the model's");
   app.add_option("--peak-tflops", a.peak_tflops, "Of MFU; default: dense bf16 of an H100");
   app.add_option("--json", a.json, "Append one line per measurement");
-  app.add_flag("--profile", a.profile, "Time per op of three more steps");
+  CLI::Option* profile = app.add_flag("--profile", a.profile, "Time per op of three more steps");
+  app.add_flag("--graphs", a.graphs, "Micro-batches as CUDA graphs, whose ops no profile sees")
+      ->excludes(profile);
   CLI11_PARSE(app, argc, argv);
   run_all(a);
   return 0;

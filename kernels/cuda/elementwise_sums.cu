@@ -22,8 +22,8 @@ __device__ void write_sum(const Sum<T>& a, double sum) {
   a.sum[0] = a.accumulate ? a.sum[0] + total : total;
 }
 
-// Block b sums elements b * per_block .. ; per_block is a multiple of V. A block that is alone needs nobody to
-// finish.
+// Block b sums elements b * per_block .. ; per_block is a multiple of V. A block that is alone needs nobody
+// to finish.
 template <int V, class T>
 __global__ void sum_blocks(Sum<T> a, int64_t per_block) {
   const int64_t begin = blockIdx.x * per_block;

@@ -75,10 +75,9 @@ LoadRecorder::Entry& LoadRecorder::entry_of(int64_t layer, int64_t experts, Devi
   const auto at = std::lower_bound(entries_.begin(), entries_.end(), layer,
                                    [](const Entry& e, int64_t wanted) { return e.layer < wanted; });
   if (at != entries_.end() && at->layer == layer) return *at;
-  if (!workspace_.defined())
-    workspace_ = Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, device);
-  return *entries_.insert(
-      at, {layer, experts, Tensor::zeros({2 * experts + 1 + kReals}, DType::kF64, device)});
+  if (!workspace_.defined()) workspace_ = Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, device);
+  return *entries_.insert(at,
+                          {layer, experts, Tensor::zeros({2 * experts + 1 + kReals}, DType::kF64, device)});
 }
 
 void LoadRecorder::add(int64_t layer, const Sample& s) {

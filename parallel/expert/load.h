@@ -34,8 +34,8 @@ class LoadRecorder {
     Tensor entropy;         // [tokens] in Acc
     Tensor aux, z;          // [1] in Acc, or undefined
   };
-  // Nothing happens inside a recompute(). What a layer adds to stands where it stood at the layer's first time,
-  // so that work which is recorded (core/device/recording.h) may add as well.
+  // Nothing happens inside a recompute(). What a layer adds to stands where it stood at the layer's first
+  // time, so that work which is recorded (core/device/recording.h) may add as well.
   void add(int64_t layer, const Sample& sample);
 
   // This rank's sums, in order of layers; they begin again at zero.

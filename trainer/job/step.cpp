@@ -96,7 +96,7 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
 // for are reduced by host code as they become ready.
 bool TrainStep::from_recording(int64_t micro_batch) const {
   const bool reduced = micro_batch + 1 == micro_batches() && reducer_.bytes_per_step() > 0;
-  return config_.train.cuda_graphs && steps_run_ > 0 && !reduced;
+  return config_.train.cuda_graphs && store_.device() == Device::kCuda && steps_run_ > 0 && !reduced;
 }
 
 void TrainStep::replay(int64_t step, int64_t micro_batch) {

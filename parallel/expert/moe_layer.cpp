@@ -5,6 +5,7 @@
 
 #include "core/launch.h"
 #include "core/random.h"
+#include "kernels/elementwise.h"
 
 namespace switchyard {
 
@@ -40,6 +41,15 @@ bool has(const MoeOptions& o, Balance kind) {
 
 void set(const Var& buffer, const std::vector<float>& values) {
   upload(buffer.value().raw(), buffer.device(), values.data(), buffer.value().bytes());
+}
+
+// Where the buffer is: to read it would be a wait for the device.
+void add_to(const Var& buffer, const std::vector<float>& values) {
+  const Tensor sum = buffer.value(), x = Tensor::from(values, sum.shape(), sum.device());
+  launch_on(sum.device(), [&](auto on) {
+    float* y = sum.data<float>();
+    kernels::run(on, kernels::Axpby<float>{.y = y, .a = y, .b = x.data<float>(), .n = sum.numel()});
+  });
 }
 
 // Rows that reach the fullest of the ep ranks, relative to an even load, on average over the layers. Measured
@@ -248,13 +258,13 @@ void MoeLayer::update_routing(const LayerLoad& load) const {
 
 void MoeLayer::update_bias(const LayerLoad& load) const {
   if (!bias_.defined() || options_.bias_update_rate == 0) return;
-  std::vector<float> bias = bias_.value().to_vector<float>();
-  const double mean = static_cast<double>(load.pairs()) / static_cast<double>(bias.size());
-  for (size_t e = 0; e < bias.size(); ++e) {
-    const double lack = mean - static_cast<double>(load.assigned[e]);
-    bias[e] += static_cast<float>(options_.bias_update_rate * ((lack > 0) - (lack < 0)));
+  std::vector<float> change;
+  const double mean = static_cast<double>(load.pairs()) / static_cast<double>(load.assigned.size());
+  for (const int64_t count : load.assigned) {
+    const double lack = mean - static_cast<double>(count);
+    change.push_back(static_cast<float>(options_.bias_update_rate * ((lack > 0) - (lack < 0))));
   }
-  set(bias_, bias);
+  add_to(bias_, change);
 }
 
 void MoeLayer::update_excess(const LayerLoad& load) const {

@@ -1,6 +1,7 @@
 // Five steps of a tiny MoE with every kernel of the CUDA backend emulated, against the CPU backend.
 #include <gtest/gtest.h>
 
+#include "core/device/stream.h"
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
 
@@ -19,7 +20,7 @@ class EmulatedTraining : public testing::Test {
     Config config = small_config(folder_ / "tokens", {"train { global_batch_size: 4 micro_batch_size: 2 "
                                                       "sequence_length: 16 } schedule { warmup_steps: 0 }",
                                                       changes});
-    config.train.steps = kSteps;
+    config.train.steps = steps_;
     config.device = device;
     config.train.cuda_graphs = graphs;
     return train(config, layout, folder_ / run);
@@ -36,6 +37,8 @@ class EmulatedTraining : public testing::Test {
     EXPECT_EQ(run("graphs", Device::kCuda, layout, changes, true),
               run("plain", Device::kCuda, layout, changes));
   }
+
+  int64_t steps_ = kSteps;
 
  private:
   TemporaryFolder folder_;
@@ -64,6 +67,16 @@ TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
 // The last of two is not recorded.
 TEST_F(EmulatedTraining, GraphsOfTwoRanksGiveTheSameBits) {
   expect_graphs_to_repeat({2, 1}, "train { micro_batch_size: 1 }");
+}
+
+// For loss and norm before the clip, and for the loads; the selection bias is updated where it is.
+TEST_F(EmulatedTraining, AStepWaitsForTheDeviceTwice) {
+  const long start = host_syncs();
+  run("shorter", Device::kCuda);
+  const long shorter = host_syncs() - start;
+  steps_ = kSteps + 3;
+  run("longer", Device::kCuda);
+  EXPECT_EQ(host_syncs() - start - shorter, shorter + 3 * 2);
 }
 
 TEST_F(EmulatedTraining, RepeatsBitForBit) {

@@ -20,7 +20,8 @@ class GradientReducer {
   GradientReducer& operator=(const GradientReducer&) = delete;
 
   // Before the backward pass of the last micro-batch: from here on a bucket is reduced as soon as it and all
-  // buckets before it are ready, so that every rank issues the same order.
+  // buckets before it are ready, so that every rank issues the same order. After that pass, if no host code
+  // runs in it (a Recording): finish() then reduces all.
   void arm();
   // After that pass: reduces what is left.
   void finish();

@@ -84,19 +84,19 @@ void TrainStep::accumulate(int64_t step, int64_t micro_batch, const Batch& batch
   } else {
     batch_.emplace(model_.on_device(batch));
   }
-  if (micro_batch + 1 == micro_batches()) reducer_.arm();
-  if (from_recording(micro_batch)) {
+  const bool last = micro_batch + 1 == micro_batches();
+  if (from_recording()) {
     replay(step, micro_batch);
+    if (last) reducer_.arm();
   } else {
+    if (last) reducer_.arm();
     forward_and_backward(step, micro_batch);
   }
 }
 
-// The first step makes what is made once: tables, handles, the sums of loads. Gradients that other ranks wait
-// for are reduced by host code as they become ready.
-bool TrainStep::from_recording(int64_t micro_batch) const {
-  const bool reduced = micro_batch + 1 == micro_batches() && reducer_.bytes_per_step() > 0;
-  return config_.train.cuda_graphs && store_.device() == Device::kCuda && steps_run_ > 0 && !reduced;
+// The first step makes what is made once: tables, handles, the sums of loads.
+bool TrainStep::from_recording() const {
+  return config_.train.cuda_graphs && store_.device() == Device::kCuda && steps_run_ > 0;
 }
 
 void TrainStep::replay(int64_t step, int64_t micro_batch) {

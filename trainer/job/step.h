@@ -37,7 +37,7 @@ class TrainStep {
  private:
   void accumulate(int64_t step, int64_t micro_batch, const Batch& batch);
   void forward_and_backward(int64_t step, int64_t micro_batch);
-  bool from_recording(int64_t micro_batch) const;
+  bool from_recording() const;
   void replay(int64_t step, int64_t micro_batch);
   void add_gradient_squares();
   void update(StepMetrics& metrics);

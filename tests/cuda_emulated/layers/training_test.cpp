@@ -64,7 +64,7 @@ TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
                           "train { global_batch_size: 6 }");
 }
 
-// The last of two is not recorded.
+// Gradients are reduced after the last.
 TEST_F(EmulatedTraining, GraphsOfTwoRanksGiveTheSameBits) {
   expect_graphs_to_repeat({2, 1}, "train { micro_batch_size: 1 }");
 }

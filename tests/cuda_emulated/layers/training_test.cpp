@@ -12,14 +12,15 @@ constexpr size_t kSteps = 5;
 
 class EmulatedTraining : public testing::Test {
  protected:
-  EmulatedTraining() { write_training_tokens(folder_ / "tokens"); }
+  EmulatedTraining() { write_training_tokens(tokens()); }
+  std::string tokens() const { return folder_ / "tokens"; }
 
   // `run` names the folder.
   Steps run(const std::string& run, Device device, Layout layout = {1, 1}, const std::string& changes = "",
             bool graphs = false) {
-    Config config = small_config(folder_ / "tokens", {"train { global_batch_size: 4 micro_batch_size: 2 "
-                                                      "sequence_length: 16 } schedule { warmup_steps: 0 }",
-                                                      changes});
+    Config config = small_config(tokens(), {"train { global_batch_size: 4 micro_batch_size: 2 "
+                                            "sequence_length: 16 } schedule { warmup_steps: 0 }",
+                                            changes});
     config.train.steps = steps_;
     config.device = device;
     config.train.cuda_graphs = graphs;
@@ -57,11 +58,16 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWithGateNoiseAndGlobalBalance) {
 
 TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
 
-// Three micro-batches a step: the first and the others have recordings of their own.
+// Three micro-batches a step: the first and the others have recordings of their own. In between the model
+// works without them, on sequences longer than theirs.
 TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
   expect_graphs_to_repeat({1, 1},
                           "model { mask_documents: true moe { balance: GLOBAL z_loss_coeff: 1e-3 } } "
-                          "train { global_batch_size: 6 }");
+                          "train { global_batch_size: 6 } data { validation: '" +
+                              tokens() +
+                              "' } "
+                              "eval { every_steps: 2 batches: 1 } "
+                              "sample { every_steps: 2 prompts: '123' max_tokens: 20 }");
 }
 
 // Gradients are reduced after the last.

@@ -12,6 +12,8 @@
 
 namespace switchyard::kernels {
 
+inline constexpr int64_t kMaxCudaHeadDim = 256;  // the CPU has no limit of its own
+
 struct AttentionShape {
   int64_t batch, seq;  // tokens = batch * seq, sequence after sequence
   int64_t heads, kv_heads, head_dim;

@@ -9,8 +9,8 @@
 
 namespace switchyard::kernels::simt {
 
-constexpr int kRowWarps = 4;      // rows per block
-constexpr int kMaxHeadDim = 256;  // 32 lanes times 8 parts
+constexpr int kRowWarps = 4;                  // rows per block
+constexpr int kMaxHeadDim = kMaxCudaHeadDim;  // 32 lanes times 8 parts
 
 template <class A>
 __device__ A warp_sum(A x) {

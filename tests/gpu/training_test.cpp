@@ -6,6 +6,8 @@
 #include "core/random.h"
 #include "tests/gpu/gpu.h"
 #include "tests/trainer/temporary_folder.h"
+#include "trainer/job/evaluate_file.h"
+#include "trainer/job/generation.h"
 #include "trainer/job/job.h"
 
 namespace switchyard {
@@ -116,6 +118,21 @@ TEST_F(GpuTraining, GraphsGiveTheSameBits) {
 TEST_F(GpuTraining, TwoExpertParallelRanksOnOneGpuLearnTheSame) {
   const Curve one = train(config(Device::kCuda), "one");
   expect_close(train(config(Device::kCuda, Precision::kFP32, 2), "two", 2).loss, one.loss, 1e-4);
+}
+
+TEST_F(GpuTraining, CheckpointHasTheSameLossAndContinuationOnTheCpu) {
+  train(config(Device::kCuda), "run");
+  double loss[2];
+  std::vector<int32_t> made[2];
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    const LoadedModel loaded = load_model(folder_ / "run", device);
+    const size_t at = device == Device::kCuda;
+    loss[at] = evaluate_file(loaded, folder_ / "tokens").loss;
+    generate(*loaded.model, {7, 15, 23}, {}, {.max_tokens = 20, .temperature = 0}, make_self(),
+             [&](int32_t id) { made[at].push_back(id); });
+  }
+  EXPECT_NEAR(loss[1], loss[0], 1e-5 * loss[0]);
+  EXPECT_EQ(made[1], made[0]);
 }
 
 TEST_F(GpuTraining, CheckpointOfTheGpuGoesOnOnTheCpu) {

@@ -56,6 +56,10 @@ TEST(CommandLine, GenerateTakesAnyPrompt) {
 TEST(CommandLine, TheOtherCommandsTakeTheirOptions) {
   EXPECT_EQ(parse_as<EvalArgs>({"eval", "ck", "--data", "p", "--data", "q"}).data,
             (std::vector<std::string>{"p", "q"}));
+  EXPECT_EQ(parse_as<EvalArgs>({"eval", "ck"}).device, Device::kCpu);
+  EXPECT_EQ(parse_as<EvalArgs>({"eval", "ck", "--device", "CUDA"}).device, Device::kCuda);
+  EXPECT_EQ(parse_as<GenerateArgs>({"generate", "ck", "--prompt", "p", "--device", "CPU"}).device,
+            Device::kCpu);
   EXPECT_EQ(parse_as<ScoreArgs>({"score", "ck", "--tokens", "t", "--out", "o"}).out, "o");
   EXPECT_EQ(parse_as<ImportArgs>({"import", "--from", "f", "--to", "t"}).to, "t");
   EXPECT_EQ(parse_as<ExportArgs>(
@@ -89,6 +93,7 @@ TEST(CommandLine, WhatItCannotTakeIsOneLine) {
       {{"train", "c", "--resume", "maybe"}, "--resume"},
       {{"train", "c", "--run-dir", "a", "--run-dir", "b"}, "--run-dir"},
       {{"eval"}, "CHECKPOINT is required"},
+      {{"eval", "c", "--device", "TPU"}, "--device: TPU not in {CPU,CUDA}"},
       {{"generate", "c"}, "--prompt is required"},
       {{"generate", "c", "--prompt", "x", "--max-tokens", "0"}, "an integer from 1"},
       {{"generate", "c", "--prompt", "x", "--max-tokens", "010"}, "an integer from 1"},

@@ -41,6 +41,14 @@ void add_overrides(CLI::App& command, std::vector<std::string>& sets, std::vecto
       ->allow_extra_args(false);
 }
 
+void add_device(CLI::App& command, Device& device) {
+  const auto take = [&device](const std::string& name) {
+    device = name == name_of(Device::kCuda) ? Device::kCuda : Device::kCpu;
+  };
+  command.add_option_function<std::string>("--device", take, "Where the model computes, in float32 [CPU]")
+      ->check(CLI::IsMember({"CPU", "CUDA"}));
+}
+
 CLI::App* add_train(CLI::App& app, TrainArgs& args) {
   CLI::App* command = app.add_subcommand("train", "Train a model");
   command->add_option("CONFIG", args.config, "The experiment, in protobuf text format (docs/config.md)")
@@ -69,6 +77,7 @@ CLI::App* add_eval(CLI::App& app, EvalArgs& args) {
       ->add_option("--data", args.data, "Prefix of a token file [the run's validation data]; may be repeated")
       ->type_name("PREFIX")
       ->allow_extra_args(false);
+  add_device(*command, args.device);
   command->footer(
       "The last line of stdout is one JSON object: loss, tokens, bits_per_byte (where bytes are known), and\n"
       "layers with the load of each expert. With several data sets a table comes first, with the two "
@@ -97,6 +106,7 @@ CLI::App* add_generate(CLI::App& app, GenerateArgs& args) {
   command->add_option("--seed", args.seed, "The same seed draws the same text")
       ->check(decimal(0, 1.8446744073709552e19, "an integer from 0"))
       ->capture_default_str();
+  add_device(*command, args.device);
   command->footer(
       "Example:\n  switchyard generate runs/quickstart --prompt 'Once upon a time' --temperature 0.8 --top-k "
       "40");
@@ -112,6 +122,7 @@ CLI::App* add_score(CLI::App& app, ScoreArgs& args) {
   command->add_option("--out", args.out, "safetensors: logits.N [T, vocab] for line N from 0")
       ->required()
       ->type_name("FILE");
+  add_device(*command, args.device);
   command->footer("Example:\n  switchyard score runs/quickstart --tokens ids.txt --out logits.safetensors");
   return command;
 }

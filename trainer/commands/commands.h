@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/device/device.h"
+
 namespace switchyard {
 
 struct TrainArgs {
@@ -19,6 +21,7 @@ int run_train(const TrainArgs&);
 struct EvalArgs {
   std::string checkpoint;         // here and below: a checkpoint's directory or a run's
   std::vector<std::string> data;  // prefixes; none: the run's validation data
+  Device device = Device::kCpu;   // here and below: where the model computes, in float32
 };
 int run_eval(const EvalArgs&);
 
@@ -28,11 +31,13 @@ struct GenerateArgs {
   double temperature = 1;  // 0: the likeliest token
   int64_t top_k = 0;       // 0: all tokens
   uint64_t seed = 1;
+  Device device = Device::kCpu;
 };
 int run_generate(const GenerateArgs&);
 
 struct ScoreArgs {
   std::string checkpoint, tokens, out;
+  Device device = Device::kCpu;
 };
 int run_score(const ScoreArgs&);
 

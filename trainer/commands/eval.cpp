@@ -73,7 +73,7 @@ void print_table(const std::vector<std::string>& prefixes, const std::vector<Eva
 }  // namespace
 
 int run_eval(const EvalArgs& args) {
-  const LoadedModel loaded = load_model(args.checkpoint);
+  const LoadedModel loaded = load_model(args.checkpoint, args.device);
   std::vector<std::string> prefixes = args.data;
   if (prefixes.empty() && loaded.config && !loaded.config->data.validation.empty()) {
     prefixes.push_back(loaded.config->data.validation);

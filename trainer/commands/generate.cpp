@@ -16,7 +16,7 @@ void print(const std::string& text) {
 }  // namespace
 
 int run_generate(const GenerateArgs& args) {
-  const LoadedModel loaded = load_model(args.checkpoint);
+  const LoadedModel loaded = load_model(args.checkpoint, args.device);
   if (!loaded.tokenizer) fail(Fault::kData, args.checkpoint, ": the checkpoint has no tokenizer");
   std::vector<int32_t> ids = loaded.tokenizer->encode(args.prompt);
   if (ids.empty()) {

@@ -58,7 +58,7 @@ void emit_logits(const Transformer& model, const std::vector<int32_t>& ids, cons
 }  // namespace
 
 int run_score(const ScoreArgs& args) {
-  const LoadedModel loaded = load_model(args.checkpoint);
+  const LoadedModel loaded = load_model(args.checkpoint, args.device);
   const int64_t vocab = loaded.options.vocab_size;
   const auto lines = read_lines(args.tokens, vocab);
   std::vector<TensorSource> tensors;

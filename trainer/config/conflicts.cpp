@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/attention.h"
 #include "kernels/norm_rope.h"
 
 namespace switchyard::config {
@@ -14,7 +15,6 @@ constexpr double kAbsurdBytes = 1LL << 50;       // of parameters
 constexpr double kAbsurdMicroBytes = 1LL << 44;  // of one activation of one micro-batch
 constexpr double kAbsurdTokens = 1LL << 62;
 constexpr double kAbsurdChoices = 1 << 27;  // of one micro-batch's tokens: they are numbered with 32 bits
-constexpr int64_t kMaxCudaHeadDim = 256;
 
 // Collects the first complaint; later ones often follow from it.
 class Checker {
@@ -180,9 +180,9 @@ std::optional<Conflict> find_conflict(const Config& config) {
             "train.micro_batch_size ({}) times train.sequence_length ({}){} is more than {}",
             t.micro_batch_size, t.sequence_length, config.model.moe ? " times model.moe.top_k" : "",
             static_cast<int64_t>(kAbsurdChoices));
-  c.require(config.device != Device::kCuda || config.model.head_dim <= kMaxCudaHeadDim, "model.head_dim",
-            "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for",
-            config.model.head_dim, kMaxCudaHeadDim);
+  c.require(config.device != Device::kCuda || config.model.head_dim <= kernels::kMaxCudaHeadDim,
+            "model.head_dim", "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for",
+            config.model.head_dim, kernels::kMaxCudaHeadDim);
   check_cuda_graphs(c, config);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",

@@ -19,7 +19,7 @@ struct LoadedModel {
   int64_t step = 0;
 };
 
-// `path`: a checkpoint's directory or a run's. float32 on the CPU.
-LoadedModel load_model(const std::string& path);
+// `path`: a checkpoint's directory or a run's. In float32.
+LoadedModel load_model(const std::string& path, Device device = Device::kCpu);
 
 }  // namespace switchyard

@@ -4,6 +4,9 @@
 #include "core/device/stream.h"
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
+#include "trainer/data/token_file.h"
+#include "trainer/job/evaluate_file.h"
+#include "trainer/job/generation.h"
 
 namespace switchyard::test {
 namespace {
@@ -14,6 +17,7 @@ class EmulatedTraining : public testing::Test {
  protected:
   EmulatedTraining() { write_training_tokens(tokens()); }
   std::string tokens() const { return folder_ / "tokens"; }
+  std::string path(const std::string& name) const { return folder_ / name; }
 
   // `run` names the folder.
   Steps run(const std::string& run, Device device, Layout layout = {1, 1}, const std::string& changes = "",
@@ -73,6 +77,26 @@ TEST_F(EmulatedTraining, GraphsGiveTheSameBits) {
 // Gradients are reduced after the last.
 TEST_F(EmulatedTraining, GraphsOfTwoRanksGiveTheSameBits) {
   expect_graphs_to_repeat({2, 1}, "train { micro_batch_size: 1 }");
+}
+
+std::vector<int32_t> continuation(const LoadedModel& loaded, std::vector<int32_t> ids) {
+  std::vector<int32_t> made;
+  generate(*loaded.model, std::move(ids), {}, {.max_tokens = 5, .temperature = 0}, make_self(),
+           [&](int32_t id) { made.push_back(id); });
+  return made;
+}
+
+TEST_F(EmulatedTraining, ACheckpointHasTheSameLossAndContinuationOnBothDevices) {
+  steps_ = 2;
+  run("run", Device::kCpu);
+  const LoadedModel cpu = load_model(path("run")), cuda = load_model(path("run"), Device::kCuda);
+  TokenFileWriter writer(path("few"), TokenType::kU16);
+  writer.append(std::vector<int32_t>{3, 60, 0, 7, 7, 21, 4, 4, 9, 40, 2, 1, 0, 0, 5, 30, 31, 8, 3, 2});
+  writer.end_document();
+  writer.finish({.tokenizer = "byte", .vocab_size = 61});
+  const double expected = evaluate_file(cpu, path("few")).loss;
+  EXPECT_NEAR(evaluate_file(cuda, path("few")).loss, expected, 1e-5 * expected);
+  EXPECT_EQ(continuation(cuda, {3, 60, 7}), continuation(cpu, {3, 60, 7}));
 }
 
 // For loss and norm before the clip, and for the loads; the selection bias is updated where it is.

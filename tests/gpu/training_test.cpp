@@ -120,6 +120,16 @@ TEST_F(GpuTraining, TwoExpertParallelRanksOnOneGpuLearnTheSame) {
   expect_close(train(config(Device::kCuda, Precision::kFP32, 2), "two", 2).loss, one.loss, 1e-4);
 }
 
+TEST_F(GpuTraining, ExpertsThatMoveBetweenRanksLearnTheSame) {
+  Config one = config(Device::kCuda);
+  one.model.moe->aux_loss_coeff = 0;
+  Config two = one;
+  two.parallel.expert = 2;
+  two.parallel.rebalance_every_steps = 2;
+  const Curve alone = train(one, "alone");
+  expect_close(train(two, "moving", 2).loss, alone.loss, 1e-4);
+}
+
 TEST_F(GpuTraining, CheckpointHasTheSameLossAndContinuationOnTheCpu) {
   train(config(Device::kCuda), "run");
   double loss[2];

@@ -1,6 +1,9 @@
 // Five steps of a tiny MoE with every kernel of the CUDA backend emulated, against the CPU backend.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "core/device/stream.h"
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
@@ -61,6 +64,18 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWithGateNoiseAndGlobalBalance) {
 }
 
 TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
+
+TEST_F(EmulatedTraining, LossesAreTheCpusWhereExpertsMoveBetweenRanks) {
+  expect_same_as_cpu(
+      "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } "
+      "parallel { rebalance_every_steps: 2 }",
+      {2, 2});
+  std::ifstream lines(path("cuda/metrics.jsonl"));
+  int64_t moved = 0;
+  for (std::string line; std::getline(lines, line);)
+    moved += nlohmann::json::parse(line).at("experts_moved").get<int64_t>();
+  EXPECT_GT(moved, 0);
+}
 
 // Three micro-batches a step: the first and the others have recordings of their own. In between the model
 // works without them, on sequences longer than theirs.

@@ -18,11 +18,4 @@ SortedIds sort_ids(const std::vector<int32_t>& ids, int64_t vocab) {
   return sorted;
 }
 
-TokenIds to_device(const std::vector<int32_t>& ids, int64_t vocab, Device device) {
-  const SortedIds sorted = sort_ids(ids, vocab);
-  const Shape shape{std::ssize(ids)};
-  return {Tensor::from(ids, shape, device), Tensor::from(sorted.ids, shape, device),
-          Tensor::from(sorted.order, shape, device)};
-}
-
 }  // namespace switchyard

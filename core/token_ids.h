@@ -19,6 +19,4 @@ struct SortedIds {
 };
 SortedIds sort_ids(const std::vector<int32_t>& ids, int64_t vocab);
 
-TokenIds to_device(const std::vector<int32_t>& ids, int64_t vocab, Device device);
-
 }  // namespace switchyard

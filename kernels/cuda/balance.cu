@@ -9,7 +9,7 @@ constexpr int kWarps = 4;       // tokens a block where a warp has a token
 constexpr int kThreads = 1024;  // of a block that sums over many tokens
 constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
-constexpr int64_t kFewTokens = 8 * kMeanTokens;
+constexpr int64_t kFewTokens = 8 * kMeanTokens;  // of a segment that one block sums as fast as many
 // Keeps log P and 1 / P finite where an expert's mean score has underflowed.
 constexpr double kLeastMean = 1e-20;
 

@@ -29,7 +29,7 @@ struct ParallelOptions {
   int64_t expert = 1;                 // EP degree; divides the world
   int64_t expert_tensor = 1;          // no expert is cut
   double timeout_seconds = 300;       // the deadline of every wait
-  int64_t rebalance_every_steps = 0;  // experts move from ranks that were too full for so long; 0: never
+  int64_t rebalance_every_steps = 5;  // look so often whether experts should change ranks; 0: never
 };
 
 struct TrainOptions {

@@ -16,7 +16,7 @@ BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
 
 
 def command(system, cell, folder, pipes):
-    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-moving (experts change ranks), eager or compiled."""
+    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-still (experts never change ranks), eager or compiled."""
     if system in ("eager", "compiled"):
         return [sys.executable, str(HERE / "torch_steps.py"), cell["model"], cell["precision"], str(cell["threads"]), system,
                 str(folder), cell["routing"], str(cell["ranks"])]
@@ -24,8 +24,8 @@ def command(system, cell, folder, pipes):
     line = [str(BUILD / "benchmarks/bench_steps"), str(config_file(folder, cell["precision"], ranks))]
     if cell["routing"] == "skewed":
         line.insert(1, "--skewed")
-    if system == "switchyard-moving":
-        line.append("parallel.rebalance_every_steps=4")
+    if system == "switchyard-still":
+        line.append("parallel.rebalance_every_steps=0")
     if ranks == 1:
         return line
     return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line, "--requests", str(pipes)]
@@ -33,7 +33,7 @@ def command(system, cell, folder, pipes):
 
 def ranks_of(system, cell):
     """Of Switchyard, started by mpirun."""
-    return cell["ranks"] if system in ("switchyard", "switchyard-moving") else 1
+    return cell["ranks"] if system in ("switchyard", "switchyard-still") else 1
 
 
 def write_end(path):

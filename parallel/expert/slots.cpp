@@ -80,12 +80,16 @@ bool is_permutation(const Slots& slots) {
   return std::is_permutation(slots.begin(), slots.end(), first.begin());
 }
 
-double rank_overload(const Slots& slots, const std::vector<int64_t>& load, int ranks) {
+int64_t fullest_rank(const Slots& slots, const std::vector<int64_t>& load, int ranks) {
   Slots same = slots;
   const Ranks now(same, load, ranks);
+  return now.total(now.fullest());
+}
+
+double rank_overload(const Slots& slots, const std::vector<int64_t>& load, int ranks) {
   const double mean =
       static_cast<double>(std::accumulate(load.begin(), load.end(), int64_t{0})) / static_cast<double>(ranks);
-  return mean == 0 ? 0 : static_cast<double>(now.total(now.fullest())) / mean - 1;
+  return mean == 0 ? 0 : static_cast<double>(fullest_rank(slots, load, ranks)) / mean - 1;
 }
 
 Slots balanced_slots(Slots slots, const std::vector<int64_t>& load, int ranks) {

@@ -16,7 +16,9 @@ using Slots = std::vector<int64_t>;  // [experts] the expert in each slot
 Slots first_slots(int64_t experts);
 bool is_permutation(const Slots& slots);
 
-// (fullest - mean) / mean of what the ranks have of `load` [experts]; 0 for no load.
+// What the fullest rank has of `load` [experts].
+int64_t fullest_rank(const Slots& slots, const std::vector<int64_t>& load, int ranks);
+// (fullest - mean) / mean of what the ranks have of it; 0 for no load.
 double rank_overload(const Slots& slots, const std::vector<int64_t>& load, int ranks);
 
 // Experts change places, two at a time, as long as that lowers the fuller of their ranks by more than a

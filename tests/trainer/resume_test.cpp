@@ -108,7 +108,7 @@ TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
     const Steps straight = run("straight" + name, {4, 4}, 14, changes);
     run("halted" + name, {4, 4}, 7, changes);
     const std::string state = read_text(checkpoint("halted" + name, 7) + "/state.json");
-    EXPECT_NE(state.find("expert_slots"), std::string::npos);
+    EXPECT_NE(state.find("tried"), std::string::npos);
     EXPECT_EQ(run("halted" + name, {4, 4}, 14, changes), straight);
   }
   const Steps alone = run("alone", {1, 1}, 14, moving);
@@ -117,21 +117,26 @@ TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
 }
 
 TEST(ExpertStateOfARun, IsReadStrictly) {
-  const std::string loads = R"("expert_loads":[[1,2],[3,4]])";
-  const auto read = [](const std::string& text) { return read_expert_state(text, "state.json", 2, 2); };
-  const auto state = read(R"({"expert_slots":[[1,0],[0,1]],)" + loads + "}");
-  ASSERT_TRUE(state);
-  EXPECT_EQ(state->slots, (std::vector<Slots>{{1, 0}, {0, 1}}));
-  EXPECT_EQ(state->loads, (std::vector<std::vector<int64_t>>{{1, 2}, {3, 4}}));
-  EXPECT_FALSE(read(R"({"step":3})"));
-  const auto refused = [&](const std::string& text, const char* message) {
-    EXPECT_EQ(fault_of([&] { read(text); }, message), Fault::kData) << text;
+  const auto read = [](const std::string& text) { return read_expert_state(text, "state.json", 1, 2); };
+  const auto state =
+      read(R"({"experts":[{"slots":[1,0],"loads":[3,4],"tried":[0,1],"spared":-5}]})");
+  ASSERT_EQ(state.size(), 1u);
+  EXPECT_EQ(state[0].slots, (Slots{1, 0}));
+  EXPECT_EQ(state[0].trial.loads, (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(state[0].trial.slots, (Slots{0, 1}));
+  EXPECT_EQ(state[0].trial.spared, -5);
+  EXPECT_TRUE(read(R"({"step":3})").empty());
+  const auto refused = [&](const std::string& experts, const char* message) {
+    EXPECT_EQ(fault_of([&] { read(R"({"experts":)" + experts + "}"); }, message), Fault::kData) << experts;
   };
-  refused(R"({"expert_slots":[[1,0]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
-  refused(R"({"expert_slots":[[1,0],[0]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
-  refused(R"({"expert_slots":[[1,"x"],[0,1]],)" + loads + "}", "expert_slots is not 2 lists of 2 numbers");
-  refused(R"({"expert_slots":[[1,0],[0,1]]})", "expert_loads is not 2 lists of 2 numbers");
-  refused(R"({"expert_slots":[[1,0],[1,1]],)" + loads + "}", "an expert is missing or stands twice");
+  refused("[]", "experts is not a list of 1 layers");
+  refused("[3]", "experts[0].slots is not 2 numbers");
+  refused(R"([{"slots":[0]}])", "experts[0].slots is not 2 numbers");
+  refused(R"([{"slots":[1,"x"]}])", "experts[0].slots is not 2 numbers");
+  refused(R"([{"slots":[1,1]}])", "slots: an expert is missing or stands twice");
+  refused(R"([{"slots":[1,0]}])", "experts[0].loads is not 2 numbers");
+  refused(R"([{"slots":[1,0],"loads":[3,4],"tried":[0,0]}])", "tried: an expert is missing or stands twice");
+  refused(R"([{"slots":[1,0],"loads":[3,4],"tried":[0,1]}])", "spared is not a whole number");
 }
 
 TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {

@@ -48,7 +48,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     restore();
   });
   stepper_ = std::make_unique<TrainStep>(config_, *model_, *store_, mesh_);
-  if (experts_) stepper_->rebalancer().restore(experts_->loads);
+  for (size_t i = 0; i < experts_.size(); ++i) stepper_->rebalancer().restore(i, experts_[i].trial);
   together(world, [&] {
     if (!is_root()) return;
     metrics_.emplace(directory_.metrics(), step_);
@@ -153,8 +153,7 @@ void TrainingJob::place_experts(CheckpointReader& reader) {
   if (layers.empty() || !reader.has_text("state.json")) return;
   experts_ = read_expert_state(reader.text("state.json"), reader.directory().string() + "/state.json",
                                layers.size(), config_.model.moe->num_experts);
-  for (size_t i = 0; experts_ && i < layers.size(); ++i)
-    layers[i]->place_experts(*store_, experts_->slots[i]);
+  for (size_t i = 0; i < experts_.size(); ++i) layers[i]->place_experts(*store_, experts_[i].slots);
 }
 
 void TrainingJob::announce() {
@@ -278,10 +277,11 @@ std::string TrainingJob::state_json(int64_t step) const {
       {"data_fingerprint", hex_of(train_->fingerprint())},
       {"world_size", mesh_.world.size()},
       {"expert_parallel", mesh_.ep.size()}};
-  if (experts_ || config_.parallel.rebalance_every_steps > 0) {
-    ExpertState experts{{}, stepper_->rebalancer().seen()};
-    for (const MoeLayer* layer : model_->moe_layers()) experts.slots.push_back(layer->slots());
-    put(state, experts);
+  if (!experts_.empty() || stepper_->rebalancer().active()) {
+    std::vector<ExpertState> layers;
+    for (const MoeLayer* layer : model_->moe_layers())
+      layers.push_back({layer->slots(), stepper_->rebalancer().trials()[layers.size()]});
+    put(state, layers);
   }
   return state.dump(2) + "\n";
 }

@@ -72,7 +72,7 @@ class TrainingJob {
   std::vector<int64_t> damaged_;  // steps whose checkpoints were passed over
   std::unique_ptr<ParameterStore> store_;
   std::unique_ptr<Transformer> model_;
-  std::optional<ExpertState> experts_;  // of the checkpoint that the run goes on from
+  std::vector<ExpertState> experts_;  // of the checkpoint that the run goes on from
   std::unique_ptr<TrainStep> stepper_;
   std::optional<MetricsFile> metrics_, evaluations_;  // rank 0
   std::optional<TensorBoard> board_;                  // rank 0, where the config wants it

@@ -32,6 +32,29 @@ int64_t step_of_sample(const std::string& name) {
   return error == std::errc() && next == end && end - begin >= 8 ? step : -1;
 }
 
+ExpertState read_layer(const nlohmann::json& layer, const std::string& where, int64_t experts) {
+  const auto numbers = [&](const char* key) {
+    std::vector<int64_t> found;
+    try {
+      layer.at(key).get_to(found);
+    } catch (const nlohmann::json::exception&) {
+      found.clear();
+    }
+    if (std::ssize(found) != experts) fail(Fault::kData, where, ".", key, " is not ", experts, " numbers");
+    return found;
+  };
+  const auto slots = [&](const char* key) {
+    Slots found = numbers(key);
+    if (!is_permutation(found)) fail(Fault::kData, where, ".", key, ": an expert is missing or stands twice");
+    return found;
+  };
+  ExpertState state{slots("slots"), {numbers("loads"), slots("tried")}};
+  if (!layer.contains("spared") || !layer["spared"].is_number_integer())
+    fail(Fault::kData, where, ".spared is not a whole number");
+  state.trial.spared = layer["spared"];
+  return state;
+}
+
 }  // namespace
 
 void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
@@ -53,36 +76,23 @@ void check_same_run(CheckpointReader& reader, const Config& config, uint64_t dat
     warn(where + ": was trained on other data than this config names");
 }
 
-void put(nlohmann::ordered_json& state, const ExpertState& experts) {
-  state["expert_slots"] = experts.slots;
-  state["expert_loads"] = experts.loads;
+void put(nlohmann::ordered_json& state, const std::vector<ExpertState>& layers) {
+  auto& list = state["experts"] = nlohmann::ordered_json::array();
+  for (const auto& [slots, trial] : layers)
+    list.push_back({{"slots", slots}, {"loads", trial.loads}, {"tried", trial.slots}, {"spared", trial.spared}});
 }
 
-std::optional<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
-                                             int64_t experts) {
+std::vector<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
+                                           int64_t experts) {
   const auto state = nlohmann::json::parse(text, nullptr, false);
-  if (!state.is_object() || !state.contains("expert_slots")) return std::nullopt;
-  const auto lists = [&](const char* key) {
-    std::vector<std::vector<int64_t>> found;
-    try {
-      found = state.value(key, found);
-    } catch (const nlohmann::json::exception&) {
-      found.clear();
-    }
-    const bool right =
-        found.size() == layers && std::all_of(found.begin(), found.end(),
-                                              [&](const auto& list) { return std::ssize(list) == experts; });
-    if (!right) {
-      fail(Fault::kData, where, ": ", key, " is not ", layers, " lists of ", experts, " numbers");
-    }
-    return found;
-  };
-  ExpertState experts_at{lists("expert_slots"), lists("expert_loads")};
-  for (const Slots& slots : experts_at.slots) {
-    if (!is_permutation(slots))
-      fail(Fault::kData, where, ": expert_slots: an expert is missing or stands twice");
-  }
-  return experts_at;
+  if (!state.is_object() || !state.contains("experts")) return {};
+  const auto& list = state["experts"];
+  if (!list.is_array() || list.size() != layers)
+    fail(Fault::kData, where, ": experts is not a list of ", layers, " layers");
+  std::vector<ExpertState> found;
+  for (size_t i = 0; i < layers; ++i)
+    found.push_back(read_layer(list[i], where + ": experts[" + std::to_string(i) + "]", experts));
+  return found;
 }
 
 void drop_later_samples(const std::filesystem::path& samples, int64_t last_step) {

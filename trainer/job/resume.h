@@ -5,7 +5,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 
-#include "parallel/expert/slots.h"
+#include "parallel/expert/rebalance.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/config.h"
 
@@ -18,17 +18,16 @@ namespace switchyard {
 void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
                     const Warn& warn);
 
-// Where experts stood and what was seen of their loads (parallel/expert/rebalance.h), per MoE layer; in
-// state.json of runs that move experts.
+// Where a layer's experts stood and what was seen of their loads; in state.json of runs that move experts.
 struct ExpertState {
-  std::vector<Slots> slots;
-  std::vector<std::vector<int64_t>> loads;
+  Slots slots;
+  ExpertTrial trial;
 };
-void put(nlohmann::ordered_json& state, const ExpertState& experts);
-// From the text of a state.json, which `where` names. None: every expert stands in its own slot. Error{kData}
-// where it is not `layers` lists of `experts` slots and loads.
-std::optional<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
-                                             int64_t experts);
+void put(nlohmann::ordered_json& state, const std::vector<ExpertState>& layers);
+// From the text of a state.json, which `where` names. Empty: every expert stands in its own slot. Error{kData}
+// where it is not so much for each of `layers` layers and `experts` experts.
+std::vector<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
+                                           int64_t experts);
 
 // Removes step_NNNNNNNN.txt of steps after `last_step`, which will come again. Other files stay.
 void drop_later_samples(const std::filesystem::path& samples, int64_t last_step);

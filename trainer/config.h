@@ -29,7 +29,7 @@ struct ParallelOptions {
   int64_t expert = 1;                 // EP degree; divides the world
   int64_t expert_tensor = 1;          // no expert is cut
   double timeout_seconds = 300;       // the deadline of every wait
-  int64_t rebalance_every_steps = 5;  // look so often whether experts should change ranks; 0: never
+  int64_t rebalance_over_steps = 4;  // whose loads say which experts should change ranks; 0: none ever does
 };
 
 struct TrainOptions {

@@ -25,7 +25,7 @@ def command(system, cell, folder, pipes):
     if cell["routing"] == "skewed":
         line.insert(1, "--skewed")
     if system == "switchyard-still":
-        line.append("parallel.rebalance_every_steps=0")
+        line.append("parallel.rebalance_over_steps=0")
     if ranks == 1:
         return line
     return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line, "--requests", str(pipes)]

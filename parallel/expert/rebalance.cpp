@@ -7,13 +7,13 @@ namespace switchyard {
 
 namespace {
 
-// Experts move if that spares the fullest rank more than this part of a rank's mean load,
+// Experts move if that spares the fullest rank more than this part of a rank's mean load, and the time it
+// takes. An expert's weights, masters and moments are 12 to 14 bytes a parameter, a pair is 6 operations a
+// parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an expert takes as long as 80 pairs. (An
+// H100 over NVLink: some thousands. There a step has tens of thousands of pairs a rank, and the part is the
+// stricter condition.)
 constexpr double kWorthMoving = 0.03;
-// and the time to move them within so many steps. An expert's weights, masters and moments are 12 to 14 bytes
-// a parameter, a pair is 6 operations a parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an
-// expert takes as long as 80 pairs. (An H100 over NVLink: some thousands. There a step has tens of thousands
-// of pairs a rank, and the condition above is the stricter one.)
-constexpr int64_t kRepaidWithinSteps = 20, kPairsPerMove = 100;
+constexpr int64_t kPairsPerMove = 100;
 
 int64_t differences(const Slots& a, const Slots& b) {
   int64_t n = 0;
@@ -23,39 +23,37 @@ int64_t differences(const Slots& a, const Slots& b) {
 
 }  // namespace
 
-void ExpertTrial::see(const Slots& now, const std::vector<int64_t>& load, int ranks) {
-  spared += fullest_rank(now, load, ranks) - fullest_rank(slots, load, ranks);
-  for (size_t e = 0; e < load.size(); ++e) loads[e] += load[e];
+void ExpertTrial::see(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps) {
+  spared += fullest_rank(now, load, ranks) - fullest_rank(slots, load, ranks) - spared / steps;
+  for (size_t e = 0; e < load.size(); ++e) loads[e] += load[e] - loads[e] / steps;
+  slots = balanced_slots(now, loads, ranks);
 }
 
-bool ExpertTrial::worth_moving(const Slots& now, int ranks, int64_t steps) const {
+bool ExpertTrial::worth_moving(const Slots& now, int ranks) const {
   const int64_t pairs = std::accumulate(loads.begin(), loads.end(), int64_t{0});
   const double worth = kWorthMoving * static_cast<double>(pairs) / ranks;
-  const double cost = static_cast<double>(kPairsPerMove * differences(now, slots) * steps) /
-                      static_cast<double>(ranks * kRepaidWithinSteps);
-  return static_cast<double>(spared) > std::max(worth, cost);
+  const double cost = static_cast<double>(kPairsPerMove * differences(now, slots)) / ranks;
+  const int64_t gain = fullest_rank(now, loads, ranks) - fullest_rank(slots, loads, ranks);
+  return static_cast<double>(std::min(spared, gain)) > std::max(worth, cost);
 }
 
-Rebalancer::Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t every_steps)
-    : store_(store), layers_(std::move(layers)), every_steps_(every_steps) {
+Rebalancer::Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t over_steps)
+    : store_(store), layers_(std::move(layers)), over_steps_(over_steps) {
   for (const MoeLayer* layer : layers_)
     trials_.push_back({std::vector<int64_t>(layer->options().num_experts, 0), layer->slots()});
 }
 
-int64_t Rebalancer::after_step(int64_t step, const std::vector<LayerLoad>& loads) {
+int64_t Rebalancer::after_step(const std::vector<LayerLoad>& loads) {
   if (!active()) return 0;
   int64_t moved = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     MoeLayer& layer = *layers_[i];
     ExpertTrial& trial = trials_[i];
-    trial.see(layer.slots(), loads[i].kept, layer.ranks());
-    if (step % every_steps_ != 0) continue;
-    if (trial.worth_moving(layer.slots(), layer.ranks(), every_steps_)) {
-      moved += differences(layer.slots(), trial.slots);
-      layer.move_experts(store_, trial.slots);
-    }
-    trial = {std::vector<int64_t>(trial.loads.size(), 0),
-             balanced_slots(layer.slots(), trial.loads, layer.ranks())};
+    trial.see(layer.slots(), loads[i].kept, layer.ranks(), over_steps_);
+    if (!trial.worth_moving(layer.slots(), layer.ranks())) continue;
+    moved += differences(layer.slots(), trial.slots);
+    layer.move_experts(store_, trial.slots);
+    trial.spared = 0;
   }
   return moved;
 }

@@ -3,36 +3,37 @@
 // the expert's global number, so training goes on as if nothing had happened.
 //
 // Loads that are uneven by chance are uneven in another way at the next step: what is balanced for the steps
-// that were need not be for those to come. So an arrangement is found in the loads of some steps and tried,
-// on paper, on those of as many more; experts move only where these would have gained by it.
+// that were need not be for those to come. So every step an arrangement is found in the loads so far and
+// tried, on paper, on the next step's; experts move only where that would have gained enough.
 #pragma once
 
 #include "parallel/expert/moe_layer.h"
 
 namespace switchyard {
 
-// What a layer's loads have shown since its experts were last looked at. Pairs are tokens times choices.
+// A layer's loads. Sums of the last steps: each step takes an N-th off them and adds its own. Whole numbers,
+// so that all ranks have the same. Pairs are tokens times choices.
 struct ExpertTrial {
   std::vector<int64_t> loads;  // [experts] pairs
-  Slots slots;                 // balanced for the loads before those
-  int64_t spared = 0;          // pairs that the fullest rank would have had less, step by step
+  Slots slots;                 // balanced for those loads
+  int64_t spared = 0;          // pairs that the fullest rank would have had less with such slots
 
-  // A step's loads, with the experts where they stand `now`.
-  void see(const Slots& now, const std::vector<int64_t>& load, int ranks);
-  // After `steps` of them: is `slots` enough better to move the experts there?
-  bool worth_moving(const Slots& now, int ranks, int64_t steps) const;
+  // A step's load, with the experts where they stand `now`, summed over about `steps` of them.
+  void see(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps);
+  // Is `slots` enough better to move the experts there?
+  bool worth_moving(const Slots& now, int ranks) const;
 };
 
 class Rebalancer {
  public:
-  // `every_steps`: how often to look, at the loads of as many steps; 0: never.
-  Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t every_steps);
+  // `over_steps`: N above, and in how many steps a move is to be repaid; 0: nothing ever moves.
+  Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t over_steps);
 
   // Are there experts on several ranks, to be moved?
-  bool active() const { return every_steps_ > 0 && !layers_.empty() && layers_[0]->ranks() > 1; }
+  bool active() const { return over_steps_ > 0 && !layers_.empty() && layers_[0]->ranks() > 1; }
 
   // After a step's update, on all ranks, with its loads over all ranks. Returns how many experts moved.
-  int64_t after_step(int64_t step, const std::vector<LayerLoad>& loads);
+  int64_t after_step(const std::vector<LayerLoad>& loads);
 
   // Layer by layer: state of a run that is to resume with the same bits.
   const std::vector<ExpertTrial>& trials() const { return trials_; }
@@ -41,7 +42,7 @@ class Rebalancer {
  private:
   ParameterStore& store_;
   std::vector<MoeLayer*> layers_;
-  int64_t every_steps_;
+  int64_t over_steps_;
   std::vector<ExpertTrial> trials_;  // [layers]
 };
 

@@ -98,7 +98,7 @@ Slots balanced_slots(Slots slots, const std::vector<int64_t>& load, int ranks) {
   for (size_t i = 0; i < slots.size(); ++i) {
     const int rank = now.fullest();
     const Ranks::Swap swap = now.best_swap(rank);
-    if (swap.other < 0 || (now.total(rank) - swap.fuller) * 1000 <= all / ranks) break;
+    if (swap.other < 0 || (now.total(rank) - swap.fuller) * 100 <= all / ranks) break;
     now.apply(rank, swap);
   }
   return slots;

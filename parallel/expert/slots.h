@@ -22,7 +22,7 @@ int64_t fullest_rank(const Slots& slots, const std::vector<int64_t>& load, int r
 double rank_overload(const Slots& slots, const std::vector<int64_t>& load, int ranks);
 
 // Experts change places, two at a time, as long as that lowers the fuller of their ranks by more than a
-// thousandth of the mean. The same on every rank.
+// hundredth of the mean. The same on every rank.
 Slots balanced_slots(Slots slots, const std::vector<int64_t>& load, int ranks);
 
 // x [slots of this rank, ...]: the row of an expert goes from its slot in `from` to its slot in `to`. All

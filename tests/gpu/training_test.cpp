@@ -125,7 +125,7 @@ TEST_F(GpuTraining, ExpertsThatMoveBetweenRanksLearnTheSame) {
   one.model.moe->aux_loss_coeff = 0;
   Config two = one;
   two.parallel.expert = 2;
-  two.parallel.rebalance_every_steps = 2;
+  two.parallel.rebalance_over_steps = 2;
   const Curve alone = train(one, "alone");
   expect_close(train(two, "moving", 2).loss, alone.loss, 1e-4);
 }

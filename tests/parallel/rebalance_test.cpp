@@ -10,73 +10,66 @@ namespace {
 
 using Loads = std::vector<int64_t>;
 
-// Experts 0 and 1 against 2 and 3 on two ranks; what is tried has one of the full ones on each.
-ExpertTrial trial() { return {Loads(4, 0), {0, 2, 1, 3}}; }
+// Experts 0 and 1 against 2 and 3 on two ranks.
 const Slots kNow = {0, 1, 2, 3};
 
-TEST(ExpertTrial, LoadsThatStayUnevenAreWorthIt) {
-  ExpertTrial t = trial();
-  for (int step = 0; step < 5; ++step) t.see(kNow, {300, 300, 100, 100}, 2);
-  EXPECT_EQ(t.spared, 5 * 200);
-  EXPECT_EQ(t.loads, (Loads{1500, 1500, 500, 500}));
-  EXPECT_TRUE(t.worth_moving(kNow, 2, 5));
+// After `steps` of the same load.
+ExpertTrial after(int steps, const Loads& load, int64_t over_steps = 4) {
+  ExpertTrial trial{Loads(4, 0), kNow};
+  for (int step = 0; step < steps; ++step) trial.see(kNow, load, 2, over_steps);
+  return trial;
 }
 
+TEST(ExpertTrial, LoadsThatStayUnevenAreWorthIt) {
+  const Loads uneven = {300, 300, 100, 100};
+  const ExpertTrial once = after(1, uneven), twice = after(2, uneven);
+  EXPECT_EQ(fullest_rank(once.slots, uneven, 2), 400);
+  EXPECT_EQ(once.spared, 0);  // nothing was tried yet
+  EXPECT_FALSE(once.worth_moving(kNow, 2));
+  EXPECT_EQ(twice.loads, (Loads{525, 525, 175, 175}));  // three quarters and one
+  EXPECT_EQ(twice.spared, 200);
+  EXPECT_TRUE(twice.worth_moving(kNow, 2));
+}
+
+// Every arrangement has the two full ones together once in three steps.
 TEST(ExpertTrial, LoadsThatTurnAreNot) {
-  ExpertTrial t = trial();
-  for (int step = 0; step < 4; ++step) {
-    const bool even = step % 2 == 0;
-    t.see(kNow, even ? Loads{300, 300, 100, 100} : Loads{300, 100, 300, 100}, 2);
+  const Loads turning[] = {{300, 300, 100, 100}, {300, 100, 300, 100}, {300, 100, 100, 300}};
+  ExpertTrial trial{Loads(4, 0), kNow};
+  for (int step = 0; step < 30; ++step) {
+    trial.see(kNow, turning[step % 3], 2, 4);
+    EXPECT_FALSE(trial.worth_moving(kNow, 2)) << step;
   }
-  EXPECT_EQ(t.spared, 0);
-  EXPECT_FALSE(t.worth_moving(kNow, 2, 4));
 }
 
 // Three hundredths of a rank's mean.
 TEST(ExpertTrial, LittleIsNotWorthIt) {
-  ExpertTrial little = trial(), enough = trial();
-  little.see(kNow, {51400, 51400, 48600, 48600}, 2);  // 2.8 %
-  enough.see(kNow, {51600, 51600, 48400, 48400}, 2);
-  EXPECT_FALSE(little.worth_moving(kNow, 2, 1));
-  EXPECT_TRUE(enough.worth_moving(kNow, 2, 1));
+  EXPECT_FALSE(after(40, {51400, 51400, 48600, 48600}).worth_moving(kNow, 2));  // 2.8 %
+  EXPECT_TRUE(after(40, {51600, 51600, 48400, 48400}).worth_moving(kNow, 2));
 }
 
-// Two experts change ranks, one from each: 100 pairs' time, which five pairs a step do not repay within 20.
+// An expert from each rank: 100 pairs' time, to be spared within four steps, or eight.
 TEST(ExpertTrial, WhatMovingCostsIsToBeRepaid) {
-  ExpertTrial slow = trial(), fast = trial();
-  slow.see(kNow, {9, 9, 4, 4}, 2);
-  fast.see(kNow, {9, 9, 3, 3}, 2);
-  EXPECT_FALSE(slow.worth_moving(kNow, 2, 1));
-  EXPECT_TRUE(fast.worth_moving(kNow, 2, 1));
+  EXPECT_FALSE(after(90, {36, 36, 16, 16}).worth_moving(kNow, 2));  // 20 pairs a step
+  EXPECT_TRUE(after(90, {48, 48, 16, 16}).worth_moving(kNow, 2));
+  EXPECT_TRUE(after(90, {36, 36, 16, 16}, 8).worth_moving(kNow, 2));
 }
 
 TEST(ExpertTrial, WhereEverythingStandsWellNothingMoves) {
-  ExpertTrial t{Loads(4, 0), kNow};
-  t.see(kNow, {400, 0, 0, 0}, 2);
-  EXPECT_FALSE(t.worth_moving(kNow, 2, 1));
+  EXPECT_FALSE(after(20, {400, 0, 0, 0}).worth_moving(kNow, 2));
 }
 
 // Tokens that choose at random: what balanced the steps before is of no use to the next.
 TEST(ExpertTrial, ChanceIsNotWorthIt) {
   std::mt19937 random(7);
-  const auto draw = [&] {
+  ExpertTrial trial{Loads(16, 0), first_slots(16)};
+  int worth = 0;
+  for (int step = 0; step < 500; ++step) {
     Loads load(16, 0);
     for (int pair = 0; pair < 1600; ++pair) ++load[random() % 16];
-    return load;
-  };
-  int moves = 0;
-  Slots now = first_slots(16);
-  for (int look = 0; look < 50; ++look) {
-    Loads seen(16, 0);
-    for (int step = 0; step < 5; ++step) {
-      const Loads load = draw();
-      for (size_t e = 0; e < 16; ++e) seen[e] += load[e];
-    }
-    ExpertTrial t{Loads(16, 0), balanced_slots(now, seen, 4)};
-    for (int step = 0; step < 5; ++step) t.see(now, draw(), 4);
-    moves += t.worth_moving(now, 4, 5);
+    trial.see(first_slots(16), load, 4, 4);
+    worth += trial.worth_moving(first_slots(16), 4);
   }
-  EXPECT_LE(moves, 1);
+  EXPECT_LE(worth, 5);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ constexpr Variant kVariants[] = {
     {"NoisyGate", "model { moe { noisy_gate: true } }"},
     {"UnevenExperts", "model { moe { num_experts: 6 pre_softmax: false } }"},
     {"ExpertsMove",
-     "parallel { rebalance_every_steps: 2 } model { moe { num_experts: 8 capacity_factor: 1.1 "
+     "parallel { rebalance_over_steps: 2 } model { moe { num_experts: 8 capacity_factor: 1.1 "
      "aux_loss_coeff: 0 "
      "bias_update_rate: 0 } }"},
     {"TwoSequencesAMicroBatch",
@@ -79,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, LayoutTest, testing::ValuesIn(kVariants),
 TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
   Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
   const auto overload = [&](int64_t every_steps) {
-    config.parallel.rebalance_every_steps = every_steps;
+    config.parallel.rebalance_over_steps = every_steps;
     const TemporaryFolder folder;
     train(config, {4, 4}, folder / "run");
     std::ifstream lines(folder / "run/metrics.jsonl");

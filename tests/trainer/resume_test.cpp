@@ -102,7 +102,7 @@ TEST_F(Resume, GateNoiseGoesOnBitForBit) {
 TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
   const std::string moving =
       "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
-      "rebalance_every_steps: 3 }";
+      "rebalance_over_steps: 3 }";
   for (const char* precision : {"precision: FP32 ", "precision: BF16 "}) {
     const std::string name = precision, changes = precision + moving;
     const Steps straight = run("straight" + name, {4, 4}, 14, changes);

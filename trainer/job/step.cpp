@@ -46,7 +46,7 @@ TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& s
       plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(),
             mesh.world.rank()},
       reducer_(store, mesh),
-      rebalancer_(store, model.moe_layers(), config.parallel.rebalance_every_steps),
+      rebalancer_(store, model.moe_layers(), config.parallel.rebalance_over_steps),
       sums_(Tensor::zeros({3}, DType::kF64, store.device())),
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())),
       one_(Tensor::from<float>({1}, {1}, store.device())) {
@@ -196,7 +196,7 @@ void TrainStep::collect_loads(StepMetrics& metrics) {
     metrics.aux_loss += load.aux_loss;
     metrics.z_loss += load.z_loss;
   }
-  metrics.experts_moved = rebalancer_.after_step(metrics.step, metrics.layers);
+  metrics.experts_moved = rebalancer_.after_step(metrics.layers);
 }
 
 }  // namespace switchyard

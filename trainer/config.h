@@ -26,9 +26,9 @@ class Experiment;
 enum class Precision : uint8_t { kFP32, kBF16 };
 
 struct ParallelOptions {
-  int64_t expert = 1;                 // EP degree; divides the world
-  int64_t expert_tensor = 1;          // no expert is cut
-  double timeout_seconds = 300;       // the deadline of every wait
+  int64_t expert = 1;                // EP degree; divides the world
+  int64_t expert_tensor = 1;         // no expert is cut
+  double timeout_seconds = 300;      // the deadline of every wait
   int64_t rebalance_over_steps = 4;  // whose loads say which experts should change ranks; 0: none ever does
 };
 

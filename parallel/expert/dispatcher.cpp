@@ -71,6 +71,9 @@ const ExpertHomes& Dispatcher::homes(Device device) const {
 void Dispatcher::place(Slots slots) {
   CHECK(std::ssize(slots) == experts_ && is_permutation(slots), label_, ": ", slots.size(), " slots for ",
         experts_, " experts");
+  // Nothing travels there, and dispatch() sorts by the expert's number alone.
+  CHECK(ep_.size() > 1 || slots == first_slots(experts_), label_,
+        ": one rank keeps every expert in its slot");
   slots_ = std::move(slots);
   homes_ = {};
 }

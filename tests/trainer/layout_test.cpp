@@ -78,8 +78,8 @@ INSTANTIATE_TEST_SUITE_P(Variants, LayoutTest, testing::ValuesIn(kVariants),
 // And they did move, in the variant above.
 TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
   Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
-  const auto overload = [&](int64_t every_steps) {
-    config.parallel.rebalance_over_steps = every_steps;
+  const auto overload = [&](int64_t over_steps) {
+    config.parallel.rebalance_over_steps = over_steps;
     const TemporaryFolder folder;
     train(config, {4, 4}, folder / "run");
     std::ifstream lines(folder / "run/metrics.jsonl");
@@ -89,7 +89,7 @@ TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
       moved += json["experts_moved"].get<double>();
       for (const auto& layer : json["layers"]) sum += layer["rank_overload"].get<double>();
     }
-    EXPECT_EQ(moved > 0, every_steps > 0);
+    EXPECT_EQ(moved > 0, over_steps > 0);
     return sum;
   };
   EXPECT_LT(overload(2), 0.9 * overload(0));

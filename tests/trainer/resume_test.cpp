@@ -6,12 +6,12 @@
 #include <fstream>
 #include <set>
 
+#include "parallel/comm/make.h"
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
-#include "parallel/comm/make.h"
 #include "trainer/checkpoint/model_state.h"
-#include "trainer/export/export_hf.h"
 #include "trainer/checkpoint/runs.h"
+#include "trainer/export/export_hf.h"
 #include "trainer/job/generation.h"
 #include "trainer/job/resume.h"
 
@@ -98,7 +98,7 @@ TEST_F(Resume, GateNoiseGoesOnBitForBit) {
   EXPECT_NE(weight, std::vector<float>(weight.size()));  // it is trained
 }
 
-// Stopped between two looks at the loads; experts stand where they stood, and the loads seen so far count.
+// Experts stand where they stood, and the loads seen so far count.
 TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
   const std::string moving =
       "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
@@ -111,15 +111,29 @@ TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
     EXPECT_NE(state.find("tried"), std::string::npos);
     EXPECT_EQ(run("halted" + name, {4, 4}, 14, changes), straight);
   }
+}
+
+// Whatever the order of degrees, one rank of an ep group included, which has every expert in its own slot.
+TEST_F(Resume, ExpertsThatMovedGoOnAtAnyLayout) {
+  const std::string moving =
+      "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
+      "rebalance_over_steps: 3 }";
   const Steps alone = run("alone", {1, 1}, 14, moving);
-  run("spread", {4, 4}, 7, moving);
-  expect_same_training(run("spread", {2, 2}, 14, moving), alone, 1e-5);
+  for (const Layout& next : {Layout{4, 4}, Layout{1, 1}, Layout{2, 1}, Layout{4, 2}}) {
+    SCOPED_TRACE(to_string(next));
+    const std::string name = "spread" + to_string(next);
+    run(name, {2, 2}, 7, moving);
+    const auto state = read_expert_state(read_text(checkpoint(name, 7) + "/state.json"), "state.json", 2, 8);
+    ASSERT_EQ(state.size(), 2u);
+    EXPECT_TRUE(state[0].slots != first_slots(8) || state[1].slots != first_slots(8));  // they did move
+    run(name, next, 10, moving);
+    expect_same_training(run(name, {2, 2}, 14, moving), alone, 1e-5);
+  }
 }
 
 TEST(ExpertStateOfARun, IsReadStrictly) {
   const auto read = [](const std::string& text) { return read_expert_state(text, "state.json", 1, 2); };
-  const auto state =
-      read(R"({"experts":[{"slots":[1,0],"loads":[3,4],"tried":[0,1],"spared":-5}]})");
+  const auto state = read(R"({"experts":[{"slots":[1,0],"loads":[3,4],"tried":[0,1],"spared":-5}]})");
   ASSERT_EQ(state.size(), 1u);
   EXPECT_EQ(state[0].slots, (Slots{1, 0}));
   EXPECT_EQ(state[0].trial.loads, (std::vector<int64_t>{3, 4}));

@@ -153,6 +153,7 @@ void TrainingJob::place_experts(CheckpointReader& reader) {
   if (layers.empty() || !reader.has_text("state.json")) return;
   experts_ = read_expert_state(reader.text("state.json"), reader.directory().string() + "/state.json",
                                layers.size(), config_.model.moe->num_experts);
+  if (layers[0]->ranks() == 1) experts_.clear();  // one rank has every expert in its own slot
   for (size_t i = 0; i < experts_.size(); ++i) layers[i]->place_experts(*store_, experts_[i].slots);
 }
 

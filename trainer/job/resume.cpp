@@ -79,7 +79,8 @@ void check_same_run(CheckpointReader& reader, const Config& config, uint64_t dat
 void put(nlohmann::ordered_json& state, const std::vector<ExpertState>& layers) {
   auto& list = state["experts"] = nlohmann::ordered_json::array();
   for (const auto& [slots, trial] : layers)
-    list.push_back({{"slots", slots}, {"loads", trial.loads}, {"tried", trial.slots}, {"spared", trial.spared}});
+    list.push_back(
+        {{"slots", slots}, {"loads", trial.loads}, {"tried", trial.slots}, {"spared", trial.spared}});
 }
 
 std::vector<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,

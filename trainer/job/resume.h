@@ -24,8 +24,8 @@ struct ExpertState {
   ExpertTrial trial;
 };
 void put(nlohmann::ordered_json& state, const std::vector<ExpertState>& layers);
-// From the text of a state.json, which `where` names. Empty: every expert stands in its own slot. Error{kData}
-// where it is not so much for each of `layers` layers and `experts` experts.
+// From the text of a state.json, which `where` names. Empty: every expert stands in its own slot.
+// Error{kData} where it is not so much for each of `layers` layers and `experts` experts.
 std::vector<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,
                                            int64_t experts);
 

@@ -149,7 +149,7 @@ double TrainStep::seconds_without_waiting(std::vector<double> exchanges) const {
 // What the ranks decide together, in two small reductions: every logical parameter's square once, one clip,
 // one verdict.
 void TrainStep::agree(StepMetrics& metrics) {
-  const std::vector<double> own = sums_.to_vector<double>();  // the step's one wait for the device
+  const std::vector<double> own = sums_.to_vector<double>();  // the first of the step's two waits
   double expert_squares = own[2];
   mesh_.ep.host->all_reduce(&expert_squares, 1, DType::kF64);
   const ExchangeMeter& meter = model_.meter();

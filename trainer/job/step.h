@@ -21,7 +21,6 @@ DType compute_dtype(Precision precision);
 
 class TrainStep {
  public:
-  // `bucket_bytes`: of the gradient reduction.
   TrainStep(const Config& config, Transformer& model, ParameterStore& store, const Mesh& mesh);
 
   // `next` gives this rank's micro-batches, in order. Error{kNonFinite}, on every rank and before the update,

@@ -1,6 +1,6 @@
 // Softmax cross-entropy and its gradient, row by row, in one visit of the logits:
-//   loss[r] = logsumexp(z[r, :]) - z[r, target[r]],   dz[r, c] = scale * (softmax(z[r, :])[c] - [c ==
-//   target[r]])
+//   loss[r] = logsumexp(z[r, :]) - z[r, target[r]]
+//   dz[r, c] = scale * (softmax(z[r, :])[c] - [c == target[r]])
 // A target of -1 is no target: loss 0, gradient 0.
 #pragma once
 

@@ -1,9 +1,10 @@
 // Products of ragged groups of rows, one weight matrix per group (the experts of an MoE layer).
 //
 //   rows offsets[g] .. offsets[g+1]-1 belong to group g; a group may be empty; rows at and past
-//   offsets[groups] (and before offsets[0]) belong to no group: they are neither read nor written. forward /
-//   data:  y[r, :] = x[r, :] W[g]^T      or   x[r, :] W[g] if !transpose_w weight:          dW[g] (+)= dy_g^T
-//   x_g         an empty group gives zero (or adds nothing)
+//   offsets[groups] (and before offsets[0]) belong to no group: they are neither read nor written.
+//
+//   forward, data gradient:   y[r, :] = x[r, :] W[g]^T, or x[r, :] W[g] without transpose_w
+//   weight gradient:          dW[g] (+)= dy_g^T x_g; an empty group gives zero, or adds nothing
 #pragma once
 
 #include "kernels/dtype.h"

@@ -4,8 +4,8 @@
 // A row of `x` is one token:  heads query heads | kv_heads key heads | kv_heads value heads, head_dim each.
 // Values are copied. Row t stands at position t % seq.
 //   norm:    n = x * rstd * w     (w of the queries or of the keys; skipped if w is null)
-//   rotate:  (a, b) = (n[j], n[j + rotary_dim/2]) -> (a cos - b sin, b cos + a sin),  angle = position *
-//   theta^(-2j/rotary_dim)
+//   rotate:  (a, b) = (n[j], n[j + rotary_dim/2]) -> (a cos - b sin, b cos + a sin)
+//            angle = position * theta^(-2j/rotary_dim)
 // `cos` and `sin` are tables [seq, rotary_dim/2] in Acc<T>.
 #pragma once
 

@@ -1,10 +1,9 @@
 // The router's choice, all in A = float (double in gradient checks):
 //
 //   scores      s = softmax(z) over all experts, or sigmoid(z)
-//   choice      the top_k largest s + bias (no bias: s); a tie goes to the lowest expert. With groups
-//   (num_groups > 1): a
-//               group's score is the sum of its best top_k / group_topk (s + bias); only the group_topk best
-//               groups are searched; the same tie rule for groups.
+//   choice      the top_k largest s + bias (no bias: s); a tie goes to the lowest expert.
+//               num_groups > 1: a group's score is the sum of its best top_k / group_topk (s + bias); only
+//               the group_topk best groups are searched; the same tie rule for groups.
 //   weights     SOFTMAX, pre_softmax:   u = s of the chosen;  w = u / sum(u) if normalize, else u
 //               SOFTMAX, !pre_softmax:  w = softmax over the chosen z
 //               SIGMOID:                u = s of the chosen;  w = u / (sum(u) + 1e-20) if normalize, else u

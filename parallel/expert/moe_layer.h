@@ -1,7 +1,7 @@
 // One Mixture-of-Experts block: router, capacity, dispatcher, experts, combine.
 //
-//   p = router(x);   y[t] = sum over the chosen experts e of weight[t, e] * Expert_e(x[t])     (+ shared
-//   expert, + dense branch)
+//   p = router(x)
+//   y[t] = sum over the chosen experts e of weight[t, e] * Expert_e(x[t])   (+ shared expert, + dense branch)
 //
 // Routed experts are sharded over the ep axis; everything else is replicated. A group of one is the same
 // code.

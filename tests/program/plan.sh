@@ -29,10 +29,12 @@ C
 
 last() { grep -o "\"$1\":[0-9]*" "$2" | tail -1 | cut -d: -f2; }
 
-# compare RANKS EXCHANGE CONFIG OPTION...: EXCHANGE is "near", or "bound" where drops make it less.
+# compare RANKS EXCHANGE CONFIG OPTION...: EXCHANGE is "near", or "bound" where drops make it less. Experts stay: which of
+# them share a rank changes, by some hundredths, how many tokens have to leave it, and the plan knows no loads.
 compare() {
   local ranks=$1 exchange=$2 start=()
   shift 2
+  set -- "$@" --set parallel.rebalance_over_steps=0
   if [ "$ranks" -gt 1 ]; then
     [ -n "$mpiexec" ] || return
     start=("$mpiexec" --oversubscribe -n "$ranks")

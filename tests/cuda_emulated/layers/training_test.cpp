@@ -68,7 +68,7 @@ TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same
 TEST_F(EmulatedTraining, LossesAreTheCpusWhereExpertsMoveBetweenRanks) {
   expect_same_as_cpu(
       "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } "
-      "parallel { rebalance_over_steps: 2 }",
+      "train { global_batch_size: 16 sequence_length: 32 }",
       {2, 2});
   std::ifstream lines(path("cuda/metrics.jsonl"));
   int64_t moved = 0;

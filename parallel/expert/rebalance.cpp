@@ -9,9 +9,9 @@ namespace {
 
 // Experts move if that spares the fullest rank more than this part of a rank's mean load, and the time it
 // takes. An expert's weights, masters and moments are 12 to 14 bytes a parameter, a pair is 6 operations a
-// parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an expert takes as long as 80 pairs. (An
-// H100 over NVLink: some thousands. There a step has tens of thousands of pairs a rank, and the part is the
-// stricter condition.)
+// parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an expert takes as long as 80 pairs:
+// 100, with what starting costs. (An H100 over NVLink: some thousands. There a step has tens of thousands of
+// pairs a rank, and the part is the stricter condition.)
 constexpr double kWorthMoving = 0.03;
 constexpr int64_t kPairsPerMove = 100;
 

@@ -75,7 +75,7 @@ TEST_P(LayoutTest, GivesTheTrainingOfOneRank) {
 INSTANTIATE_TEST_SUITE_P(Variants, LayoutTest, testing::ValuesIn(kVariants),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// And they did move, in the variant above.
+// And they do move, off the fuller rank.
 TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
   Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
   const auto overload = [&](int64_t over_steps) {

@@ -1,14 +1,11 @@
 // A run that stops and goes on is the run that never stopped.
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <set>
 
 #include "parallel/comm/make.h"
-#include "tests/support/training_run.h"
-#include "tests/trainer/temporary_folder.h"
+#include "tests/trainer/interrupted_run.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/export/export_hf.h"
@@ -18,50 +15,7 @@
 namespace switchyard::test {
 namespace {
 
-constexpr const char* kAll =
-    "model { moe { capacity_factor: 0.8 jitter_eps: 0.05 bias_update_rate: 0.01 } } checkpoint { "
-    "every_steps: 5 }";
-
-std::string read_text(const std::string& path) {
-  std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-class Resume : public testing::Test {
- protected:
-  Resume() { write_training_tokens(folder_ / "tokens"); }
-
-  // Trains in folder RUN up to `steps` of a schedule for 20, as if it was interrupted there.
-  Steps run(const std::string& name, Layout layout, int64_t steps, const std::string& changes = "",
-            bool resume = true) {
-    return train(config(steps, changes), layout, folder_ / name, resume);
-  }
-  Config config(int64_t steps, const std::string& changes = "") {
-    Config config = small_config(folder_ / "tokens", {kAll, changes});
-    config.train.steps = steps;
-    return config;
-  }
-  std::string checkpoint(const std::string& run, int64_t step) {
-    return (std::filesystem::path(folder_ / run) / "checkpoints" /
-            ("step_000000" + std::string(step < 10 ? "0" : "") + std::to_string(step)))
-        .string();
-  }
-  // Flips a byte in the middle of the largest file.
-  void damage(const std::string& checkpoint) {
-    std::filesystem::path largest;
-    uintmax_t most = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(checkpoint)) {
-      if (entry.file_size() > most) largest = entry.path(), most = entry.file_size();
-    }
-    std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(static_cast<std::streamoff>(most / 2));
-    const char byte = static_cast<char>(~file.get());
-    file.seekp(static_cast<std::streamoff>(most / 2));
-    file.put(byte);
-  }
-
-  TemporaryFolder folder_;
-};
+class Resume : public InterruptedRun {};
 
 // The last digit of losses, norms, rates and loads.
 TEST_F(Resume, SameLayoutGoesOnBitForBit) {
@@ -96,61 +50,6 @@ TEST_F(Resume, GateNoiseGoesOnBitForBit) {
   std::vector<float> weight(4 * 32);
   reader.read("model.layers.1.mlp.gate.noise_weight", weight.data(), DType::kF32);
   EXPECT_NE(weight, std::vector<float>(weight.size()));  // it is trained
-}
-
-// Experts stand where they stood, and the loads seen so far count.
-TEST_F(Resume, ExpertsThatMovedGoOnBitForBit) {
-  const std::string moving =
-      "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
-      "rebalance_over_steps: 3 }";
-  for (const char* precision : {"precision: FP32 ", "precision: BF16 "}) {
-    const std::string name = precision, changes = precision + moving;
-    const Steps straight = run("straight" + name, {4, 4}, 14, changes);
-    run("halted" + name, {4, 4}, 7, changes);
-    const std::string state = read_text(checkpoint("halted" + name, 7) + "/state.json");
-    EXPECT_NE(state.find("tried"), std::string::npos);
-    EXPECT_EQ(run("halted" + name, {4, 4}, 14, changes), straight);
-  }
-}
-
-// Whatever the order of degrees, one rank of an ep group included, which has every expert in its own slot.
-TEST_F(Resume, ExpertsThatMovedGoOnAtAnyLayout) {
-  const std::string moving =
-      "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
-      "rebalance_over_steps: 3 }";
-  const Steps alone = run("alone", {1, 1}, 14, moving);
-  for (const Layout& next : {Layout{4, 4}, Layout{1, 1}, Layout{2, 1}, Layout{4, 2}}) {
-    SCOPED_TRACE(to_string(next));
-    const std::string name = "spread" + to_string(next);
-    run(name, {2, 2}, 7, moving);
-    const auto state = read_expert_state(read_text(checkpoint(name, 7) + "/state.json"), "state.json", 2, 8);
-    ASSERT_EQ(state.size(), 2u);
-    EXPECT_TRUE(state[0].slots != first_slots(8) || state[1].slots != first_slots(8));  // they did move
-    run(name, next, 10, moving);
-    expect_same_training(run(name, {2, 2}, 14, moving), alone, 1e-5);
-  }
-}
-
-TEST(ExpertStateOfARun, IsReadStrictly) {
-  const auto read = [](const std::string& text) { return read_expert_state(text, "state.json", 1, 2); };
-  const auto state = read(R"({"experts":[{"slots":[1,0],"loads":[3,4],"tried":[0,1],"spared":-5}]})");
-  ASSERT_EQ(state.size(), 1u);
-  EXPECT_EQ(state[0].slots, (Slots{1, 0}));
-  EXPECT_EQ(state[0].trial.loads, (std::vector<int64_t>{3, 4}));
-  EXPECT_EQ(state[0].trial.slots, (Slots{0, 1}));
-  EXPECT_EQ(state[0].trial.spared, -5);
-  EXPECT_TRUE(read(R"({"step":3})").empty());
-  const auto refused = [&](const std::string& experts, const char* message) {
-    EXPECT_EQ(fault_of([&] { read(R"({"experts":)" + experts + "}"); }, message), Fault::kData) << experts;
-  };
-  refused("[]", "experts is not a list of 1 layers");
-  refused("[3]", "experts[0].slots is not 2 numbers");
-  refused(R"([{"slots":[0]}])", "experts[0].slots is not 2 numbers");
-  refused(R"([{"slots":[1,"x"]}])", "experts[0].slots is not 2 numbers");
-  refused(R"([{"slots":[1,1]}])", "slots: an expert is missing or stands twice");
-  refused(R"([{"slots":[1,0]}])", "experts[0].loads is not 2 numbers");
-  refused(R"([{"slots":[1,0],"loads":[3,4],"tried":[0,0]}])", "tried: an expert is missing or stands twice");
-  refused(R"([{"slots":[1,0],"loads":[3,4],"tried":[0,1]}])", "spared is not a whole number");
 }
 
 TEST_F(Resume, AnotherLayoutGivesTheSameTraining) {
@@ -248,28 +147,6 @@ TEST_F(Resume, NeverStartsAgain) {
   EXPECT_EQ(again, run("fresh", {1, 1}, 6));
 }
 
-TEST_F(Resume, InitFromTakesWeightsButNoMoments) {
-  run("first", {1, 1}, 10);
-  CheckpointReader old(checkpoint("first", 10));
-  Config next = config(0, "");
-  next.train.init_from = folder_ / "first";
-  train(next, {2, 2}, folder_ / "second");
-  CheckpointReader taken(checkpoint("second", 0));
-  int64_t weights = 0;
-  for (const std::string& name : taken.names()) {
-    if (name.starts_with("adam_")) {
-      std::vector<float> moment(taken.bytes(name).size() / 4);
-      taken.read(name, moment.data(), DType::kF32);
-      EXPECT_EQ(moment, std::vector<float>(moment.size())) << name;
-    } else {
-      EXPECT_EQ(taken.bytes(name), old.bytes(name)) << name;
-      ++weights;
-    }
-  }
-  EXPECT_EQ(weights, static_cast<int64_t>(taken.names("model.").size() + taken.names("lm_head").size()));
-  EXPECT_GT(weights, 20);
-}
-
 // Commands other than train know the tensors, and a Hugging Face folder has no place for them.
 TEST_F(Resume, WhatOnlyTrainingNeedsIsNotExported) {
   run("run", {1, 1}, 2,
@@ -286,54 +163,9 @@ TEST_F(Resume, WhatOnlyTrainingNeedsIsNotExported) {
   }
 }
 
-// What only training with them needs goes with them, in either direction.
-TEST_F(Resume, InitFromMayChangeTheBalanceLossAndTheNoise) {
-  const std::string global = "model { moe { balance: GLOBAL noisy_gate: true } }";
-  run("plain", {1, 1}, 2);
-  run("global", {1, 1}, 2, global);
-  const auto start = [&](const std::string& name, const std::string& changes, const std::string& from) {
-    Config next = config(1, changes);
-    next.train.init_from = folder_ / from;
-    return train(next, {1, 1}, folder_ / name).size();
-  };
-  EXPECT_EQ(start("add", global, "plain"), 1u);
-  EXPECT_EQ(start("drop", "", "global"), 1u);
-  const std::string unbiased = "model { moe { expert_bias: false bias_update_rate: 0 } }";
-  EXPECT_EQ(start("without_bias", unbiased, "plain"), 1u);
-  EXPECT_EQ(start("with_bias", "", "without_bias"), 1u);
-}
-
-// A description of where the weights came from stays with them: the ends of texts, the length of the context.
-TEST_F(Resume, WhatTheModelCameFromIsCarriedOn) {
-  run("first", {1, 1}, 2);
-  CheckpointReader old(checkpoint("first", 2));
-  const std::string source = R"({"eos_token_id":7,"max_position_embeddings":99})";
-  {
-    CheckpointWriter writer(folder_ / "imported", 0);
-    std::vector<std::vector<float>> values;
-    std::vector<NamedTensor> tensors;
-    values.reserve(old.names().size());
-    for (const std::string& name : old.names()) {
-      if (name.starts_with("adam_")) continue;
-      values.emplace_back(old.bytes(name).size() / 4);
-      old.read(name, values.back().data(), DType::kF32);
-      tensors.push_back({name, DType::kF32, old.entry(name).shape, values.back().data()});
-    }
-    const std::string shards[] = {writer.write_shard("weights", tensors)};
-    writer.finish(shards, {{"model.txtpb", old.text("model.txtpb")}, {kSourceText, source}});
-  }
-  Config next = config(2);
-  next.train.init_from = folder_ / "imported";
-  train(next, {1, 1}, folder_ / "second");
-  next.train.steps = 3;
-  std::filesystem::remove_all(std::filesystem::path(folder_ / "imported"));
-  train(next, {1, 1}, folder_ / "second");  // resumed
-  EXPECT_EQ(CheckpointReader(checkpoint("second", 3)).text(kSourceText), source);
-}
-
 TEST_F(Resume, WeightsThatAreNotFiniteAreNotSaved) {
-  Config config = small_config(folder_ / "tokens",
-                               {kAll, "optimizer { lr: 1e30 weight_decay: 1e20 } train { steps: 1 }"});
+  Config config = small_config(
+      folder_ / "tokens", {kInterrupted, "optimizer { lr: 1e30 weight_decay: 1e20 } train { steps: 1 }"});
   const auto once = [&] { train(config, {2, 2}, folder_ / "run"); };
   EXPECT_EQ(fault_of(once, "is not finite after the last update"), Fault::kNonFinite);
   EXPECT_EQ(list_steps(std::filesystem::path(folder_ / "run") / "checkpoints"), std::vector<int64_t>());
@@ -371,16 +203,6 @@ TEST_F(Resume, TextBeyondTheVocabularyIsNotContinued) {
     const auto continued = [&] { generate(model, {3, id}, std::nullopt, {}, self, [](int32_t) {}); };
     EXPECT_EQ(fault_of(continued, "is not in the model's vocabulary of 61"), Fault::kData);
   }
-}
-
-TEST_F(Resume, InitFromLowersTheFirstLoss) {
-  const Steps first = run("first", {1, 1}, 10);
-  Config next = config(1);
-  next.train.init_from = folder_ / "first";
-  const Steps second = train(next, {4, 2}, folder_ / "second");
-  ASSERT_EQ(second.size(), 1u);
-  EXPECT_EQ(second[0].step, 1);
-  EXPECT_LT(second[0].loss, 0.95 * first[0].loss);
 }
 
 TEST_F(Resume, ADamagedCheckpointIsNamedAndTheOneBeforeUsed) {

@@ -7,6 +7,7 @@
 
 #include "core/launch.h"
 #include "core/op_observer.h"
+#include "core/switches.h"
 #include "kernels/elementwise.h"
 
 namespace switchyard {
@@ -18,11 +19,11 @@ struct Var::State {
   size_t output = 0;           // which result of the node
   Tensor grad;                 // leaves
   bool grad_forgotten = false;
+  std::function<void()> hook;  // leaves
 
   void settle_grad() {
     if (std::exchange(grad_forgotten, false)) grad.zero();
   }
-  std::function<void()> hook;  // leaves
 };
 
 struct Node {
@@ -34,14 +35,12 @@ struct Node {
   uint64_t order;  // of construction
   Vars inputs;
   MultiBackward backward;
-  std::vector<std::pair<Shape, DType>> outputs;
   std::vector<Slot> slots;
 };
 
 namespace {
 
-thread_local bool t_grad_enabled = true;
-thread_local bool t_recomputing = false;
+thread_local Switches t_switches;
 thread_local uint64_t t_next_order = 0;
 thread_local const OpObserver* t_observer = nullptr;
 
@@ -163,7 +162,7 @@ struct Engine {
 
   void leaf_done(const Var& leaf) {
     // Inside recompute() the outer pass, which knows all uses, calls the hook.
-    if (--pending_[leaf.state_.get()] > 0 || t_recomputing) return;
+    if (--pending_[leaf.state_.get()] > 0 || t_switches.recomputing) return;
     leaf.state_->settle_grad();
     if (leaf.state_->hook) leaf.state_->hook();
   }
@@ -258,10 +257,13 @@ void Var::set_hook(std::function<void()> hook) const {
 
 void set_op_observer(const OpObserver* observer) { t_observer = observer; }
 
-bool grad_enabled() { return t_grad_enabled; }
+Switches& switches() { return t_switches; }
+
+bool grad_enabled() { return t_switches.grad_enabled; }
+bool is_recomputing() { return t_switches.recomputing; }
 
 bool needs_grad(const Vars& inputs) {
-  return t_grad_enabled &&
+  return t_switches.grad_enabled &&
          std::any_of(inputs.begin(), inputs.end(), [](const Var& v) { return v.requires_grad(); });
 }
 
@@ -272,12 +274,8 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward) {
     for (Tensor& y : ys) results.emplace_back(std::move(y));
     return results;
   }
-  auto node = std::make_shared<Node>(Node{name,
-                                          t_next_order++,
-                                          Engine::edges(std::move(inputs)),
-                                          std::move(backward),
-                                          {},
-                                          std::vector<Node::Slot>(ys.size())});
+  auto node = std::make_shared<Node>(Node{name, t_next_order++, Engine::edges(std::move(inputs)),
+                                          std::move(backward), std::vector<Node::Slot>(ys.size())});
   for (size_t i = 0; i < ys.size(); ++i) results.push_back(Engine::result(std::move(ys[i]), node, i));
   return results;
 }
@@ -305,81 +303,7 @@ GradTarget grad_target(const Var& input, bool zeroed) {
           false};
 }
 
-NoGrad::NoGrad() : previous_(t_grad_enabled) { t_grad_enabled = false; }
-NoGrad::~NoGrad() { t_grad_enabled = previous_; }
-
-bool is_recomputing() { return t_recomputing; }
-
-namespace {
-
-// Restores the switches of the thread, also when f throws.
-struct Recomputing {
-  bool recomputing = std::exchange(t_recomputing, true);
-  bool grad = std::exchange(t_grad_enabled, true);
-  ~Recomputing() {
-    t_recomputing = recomputing;
-    t_grad_enabled = grad;
-  }
-};
-
-// Runs f again on fresh leaves and sends dys through it. Parameters are leaves of the inner graph too: their
-// gradients are added there in place, and the outer engine recognises them.
-Tensors backward_again(const std::function<Vars(const Vars&)>& f, const Tensors& inputs,
-                       const std::vector<bool>& wants, const Vars& parameters, const Tensors& dys) {
-  Recomputing scope;
-  Vars leaves;
-  for (size_t i = 0; i < inputs.size(); ++i) leaves.emplace_back(inputs[i], wants[i]);
-  const Vars ys = f(leaves);
-  CHECK(ys.size() == dys.size(), "recompute() gave ", ys.size(), " results after ", dys.size());
-  Vars reached;
-  Tensors seeds;
-  for (size_t i = 0; i < ys.size(); ++i) {
-    if (dys[i].defined() && ys[i].requires_grad()) {
-      reached.push_back(ys[i]);
-      seeds.push_back(dys[i]);
-    }
-  }
-  if (!reached.empty()) {
-    const Tensor nothing = Tensor::zeros({1}, reached[0].dtype(), reached[0].device());
-    const Var root = record("recompute", nothing, reached, [seeds](const Tensor&) { return seeds; });
-    backward(root, nothing);
-  }
-  Tensors grads;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Tensor& grad = leaves[i].grad();
-    if (!grad.defined() || grad.dtype() == inputs[i].dtype()) {
-      grads.push_back(grad);
-    } else {  // a bf16 input's gradient was added up in float32
-      Tensor narrow = Tensor::empty(grad.shape(), inputs[i].dtype(), grad.device());
-      launch(narrow, [&]<class T>(auto on) {
-        kernels::run(on, kernels::Cast<T, Acc<T>>{narrow.data<T>(), grad.data<Acc<T>>(), grad.numel()});
-      });
-      grads.push_back(narrow);
-    }
-  }
-  for (const Var& parameter : parameters) grads.push_back(parameter.grad());
-  return grads;
-}
-
-}  // namespace
-
-Vars recompute(const std::function<Vars(const Vars&)>& f, const Vars& inputs, const Vars& parameters) {
-  Vars all = inputs;
-  all.insert(all.end(), parameters.begin(), parameters.end());
-  Tensors ys;
-  {
-    NoGrad guard;
-    for (const Var& y : f(inputs)) ys.push_back(y.value());
-  }
-  Tensors saved;
-  std::vector<bool> wants;
-  for (const Var& input : inputs) {
-    saved.push_back(input.value());
-    wants.push_back(input.requires_grad());
-  }
-  return record("recompute", std::move(ys), all, [f, saved, wants, parameters](const Tensors& dys) {
-    return backward_again(f, saved, wants, parameters, dys);
-  });
-}
+NoGrad::NoGrad() : previous_(std::exchange(t_switches.grad_enabled, false)) {}
+NoGrad::~NoGrad() { t_switches.grad_enabled = previous_; }
 
 }  // namespace switchyard

@@ -52,8 +52,8 @@ class Var {
   struct State;
   friend struct Engine;
   friend struct GradTarget grad_target(const Var& input, bool zeroed);
-  bool take_forgotten_grad(
-      bool zeroed) const;  // whether it was, and now the caller fills it (it has been zeroed: no)
+  // Whether it was forgotten and now the caller fills it. Not so where it has been `zeroed`.
+  bool take_forgotten_grad(bool zeroed) const;
   std::shared_ptr<State> state_;
 };
 

@@ -1,30 +1,44 @@
-#include "trainer/commands/report.h"
+#include <fmt/format.h>
 
-#include <chrono>
-#include <cstdio>
-#include <string>
-#include <thread>
+#include <nlohmann/json.hpp>
 
-#include "kernels/check.h"
-#include "trainer/together.h"
+#include "trainer/checkpoint/files.h"
+#include "trainer/commands/commands.h"
+#include "trainer/job/evaluate_file.h"
+#include "trainer/report/report.h"
 
 namespace switchyard {
-int exit_code_of(const std::exception& error) { return as_error(error).exit_code(); }
 
-int report_and_exit_code(const std::exception& error, bool speak) {
-  if (speak) {
-    // One write, so that ranks' lines do not mix.
-    const std::string line = concat("switchyard: ", as_error(error).what(), "\n");
-    std::fflush(stdout);
-    std::fwrite(line.data(), 1, line.size(), stderr);
-    std::fflush(stderr);
+namespace {
+
+std::vector<DataSet> data_sets(const ReportArgs& args, const std::string& run) {
+  if (!args.evaluation.empty()) return read_evaluation(args.evaluation, read_file(args.evaluation));
+  if (args.data.empty()) return {};
+  const LoadedModel loaded = load_model(run);
+  nlohmann::json all{{"data", nlohmann::json::array()}};
+  for (const std::string& prefix : args.data) {
+    auto part = nlohmann::json::parse(to_json(evaluate_file(loaded, prefix)));
+    part["data"] = prefix;
+    all["data"].push_back(part);
   }
-  return exit_code_of(error);
+  return read_evaluation(run, all.dump());
 }
 
-int report_once(const std::exception& error, int rank) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-  return report_and_exit_code(error, rank == 0);
+}  // namespace
+
+int run_report(const ReportArgs& args) {
+  if (args.runs.size() > 1 && args.out.empty())
+    fail(Fault::kUsage, "a report of several runs needs --out FILE");
+  if (args.runs.size() > 1 && !args.evaluation.empty()) fail(Fault::kUsage, "--evaluation is of one run");
+  std::vector<ReportedRun> runs;
+  for (const std::string& path : args.runs) {
+    runs.push_back(read_run(path));
+    runs.back().data = data_sets(args, path);
+  }
+  const fs::path out = args.out.empty() ? fs::path(args.runs[0]) / "report.html" : fs::path(args.out);
+  write_file(out, report_html(runs));
+  fmt::print("{}\n", out.string());
+  return 0;
 }
 
 }  // namespace switchyard

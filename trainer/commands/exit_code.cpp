@@ -1,0 +1,30 @@
+#include "trainer/commands/report.h"
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include "kernels/check.h"
+#include "trainer/together.h"
+
+namespace switchyard {
+int exit_code_of(const std::exception& error) { return as_error(error).exit_code(); }
+
+int report_and_exit_code(const std::exception& error, bool speak) {
+  if (speak) {
+    // One write, so that ranks' lines do not mix.
+    const std::string line = concat("switchyard: ", as_error(error).what(), "\n");
+    std::fflush(stdout);
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+  }
+  return exit_code_of(error);
+}
+
+int report_once(const std::exception& error, int rank) {
+  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  return report_and_exit_code(error, rank == 0);
+}
+
+}  // namespace switchyard

@@ -34,8 +34,7 @@ bool fits_tensor_cores(const AttentionShape& s, const void* a, const void* b) {
 
 // A tensor map has no empty dimension; a grid has at most 65535 blocks along z.
 bool fits_wgmma(Cuda exec, const AttentionShape& s) {
-  return exec.handles && exec.handles->allow_wgmma && exec.handles->compute_capability == 90 && s.batch > 0 &&
-         s.seq > 0 && s.seq < 65535 * 64;
+  return exec.handles && exec.handles->runs_wgmma() && s.batch > 0 && s.seq > 0 && s.seq < 65535 * 64;
 }
 
 bool run_on_tensor_cores(Cuda exec, const AttentionForward<BF16>& p) {

@@ -137,6 +137,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
     key_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
                         const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
+#if SWITCHYARD_HOPPER
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
   const int kv_head = blockIdx.x, batch = blockIdx.y, block0 = blockIdx.z * kPairRows;
@@ -165,6 +166,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     grow_registers<232>();
     own_keys<kDim>(tiles, p, walk, s, block0);
   }
+#endif
 }
 
 template <int kDim>
@@ -227,6 +229,7 @@ template <int kDim>
 __global__ void __launch_bounds__(kPairThreads, 1)
     query_gradient_kernel(AttentionBackward<BF16> p, const float* delta,
                           const __grid_constant__ CUtensorMap qkv, const __grid_constant__ CUtensorMap d_o) {
+#if SWITCHYARD_HOPPER
   using T = PairTiles<kDim>;
   const T tiles{dynamic_shared()};
   const AttentionShape& shape = p.shape;
@@ -250,6 +253,7 @@ __global__ void __launch_bounds__(kPairThreads, 1)
     grow_registers<232>();
     own_queries<kDim>(tiles, p, s, block0, steps);
   }
+#endif
 }
 
 template <int kDim>

@@ -246,6 +246,7 @@ template <int kDim>
 __global__ void __launch_bounds__(AttentionTiles<kDim>::kThreads, 1)
     attention_kernel(AttentionForward<BF16> p, const __grid_constant__ CUtensorMap queries,
                      const __grid_constant__ CUtensorMap keys) {
+#if SWITCHYARD_HOPPER
   using T = AttentionTiles<kDim>;
   const T tiles{dynamic_shared()};
   const QueryBlock block(T::kRows);
@@ -261,6 +262,7 @@ __global__ void __launch_bounds__(AttentionTiles<kDim>::kThreads, 1)
     grow_registers<T::kConsumerRegisters>();
     attend<kDim>(tiles, p, block);
   }
+#endif
 }
 
 CUtensorMap tensor_map(const BF16* x, int64_t columns, int64_t rows, int64_t outer, int box_rows);

@@ -29,8 +29,7 @@ bool fits_tensor_cores(const GroupedProblem<BF16, C>& p) {
 template <Form kForm, class C>
 bool fits_wgmma(Cuda exec, const GroupedProblem<BF16, C>& p) {
   const int64_t fixed = kForm == Form::kWeight ? p.m : p.k;
-  return exec.handles->allow_wgmma && exec.handles->compute_capability == 90 && fits_tensor_cores(p) &&
-         p.n > 128 && fixed > 0 && p.rows > 0;
+  return exec.handles->runs_wgmma() && fits_tensor_cores(p) && p.n > 128 && fixed > 0 && p.rows > 0;
 }
 
 template <Form kForm, class T, class C>

@@ -11,8 +11,8 @@ namespace switchyard::kernels::hopper {
 
 constexpr int kTileM = 128, kTileN = 256, kDepth = 64, kStages = 4, kConsumers = 2;
 constexpr int kThreads = 128 * (kConsumers + 1);
-constexpr int kBlockBytes =
-    64 * kDepth * sizeof(BF16);  // 64 x 64 elements: what one 128-byte swizzled column holds
+// 64 x 64 elements: what one 128-byte swizzled column holds.
+constexpr int kBlockBytes = 64 * kDepth * sizeof(BF16);
 constexpr int kBytesA = kTileM / 64 * kBlockBytes, kBytesB = kTileN / 64 * kBlockBytes;
 constexpr int kStageBytes = kBytesA + kBytesB;
 constexpr size_t kShared = kStages * (kStageBytes + 2 * sizeof(uint64_t));
@@ -135,8 +135,8 @@ __device__ void store_row(C* out, const float (&c)[kTileN / 8][4], int half, int
   const bool odd = q % 2, upper = q / 2;
 #pragma unroll
   for (int first = 0; first < kTileN / 8; first += 4) {
-    uint32_t low[2],
-        high[2];  // of blocks q % 2 and 2 + q % 2: the words of the lower and the upper neighbour
+    // Of blocks q % 2 and 2 + q % 2: the words of the lower and the upper neighbour.
+    uint32_t low[2], high[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float(&even_block)[4] = c[first + 2 * i];
@@ -220,6 +220,7 @@ template <Form kForm, class C>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_kernel(GroupedProblem<BF16, C> p, const __grid_constant__ CUtensorMap a,
                    const __grid_constant__ CUtensorMap b) {
+#if SWITCHYARD_HOPPER
   // Nothing static: the stages begin the block's shared memory, at a multiple of 1024 bytes.
   uint64_t* full = reinterpret_cast<uint64_t*>(dynamic_shared() + kStages * kStageBytes);
   uint64_t* empty = full + kStages;
@@ -241,6 +242,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     grow_registers<232>();
     consume<kForm>(p, ring, starts);
   }
+#endif
 }
 
 // A tensor [outer, rows, columns] of bf16, cut into boxes of box_rows x 64.

@@ -1,11 +1,14 @@
+#include <algorithm>
+
 #include "kernels/cuda/common.cuh"
+#include "kernels/cuda/handles.h"
 #include "kernels/half_logits.h"
 
 namespace switchyard::kernels {
 namespace {
 
 constexpr int kThreads = 512, kAhead = 4, kWidth = 8;  // vectors of eight logits, 16 bytes
-constexpr int64_t kMostKept = 200 << 10;               // bytes of a row that a block can keep
+constexpr int64_t kMostKept = 200 << 10;               // bytes of a row that a block keeps
 
 union Vector {
   uint4 word;
@@ -106,9 +109,10 @@ __global__ void __launch_bounds__(kThreads, 2) half_cross_entropy_kernel(HalfCro
 
 void run(Cuda on, const HalfCrossEntropy& a) {
   const int64_t vectors = half_logits_stride(a.vocab) / kWidth, bytes = vectors * 16;
-  const auto kernel = bytes <= kMostKept ? half_cross_entropy_kernel<true> : half_cross_entropy_kernel<false>;
-  launch_kernel(kernel, grid_of(a.rows), kThreads, bytes <= kMostKept ? bytes : 0, on.stream, a,
-                static_cast<int>(vectors));
+  constexpr int64_t kReductions = 1 << 10;  // bytes
+  const bool kept = bytes <= std::min(kMostKept, on.handles->shared_bytes - kReductions);
+  const auto kernel = kept ? half_cross_entropy_kernel<true> : half_cross_entropy_kernel<false>;
+  launch_kernel(kernel, grid_of(a.rows), kThreads, kept ? bytes : 0, on.stream, a, static_cast<int>(vectors));
 }
 
 }  // namespace switchyard::kernels

@@ -24,10 +24,12 @@ CudaHandles::CudaHandles(CUstream_st* stream) : stream(stream) {
   multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
   compute_capability = 10 * device_attribute(cudaDevAttrComputeCapabilityMajor) +
                        device_attribute(cudaDevAttrComputeCapabilityMinor);
+  shared_bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  has_wgmma = SWITCHYARD_BUILT_FOR_HOPPER && compute_capability == 90;
   CUDA_CHECK(cudaMalloc(&workspace, kWorkspaceBytes));
   CUDA_CHECK(cublasCreate(&cublas));
-  CUDA_CHECK(
-      cublasSetStream(cublas, stream));  // before the workspace: it resets the workspace to cuBLAS's own
+  // Before the workspace: it resets the workspace to cuBLAS's own.
+  CUDA_CHECK(cublasSetStream(cublas, stream));
   CUDA_CHECK(cublasSetWorkspace(cublas, workspace, kWorkspaceBytes));
   const auto mode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
   CUDA_CHECK(cublasSetMathMode(cublas, static_cast<cublasMath_t>(mode)));

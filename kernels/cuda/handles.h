@@ -19,13 +19,14 @@ struct CudaHandles {
 
   CUstream_st* stream = nullptr;
   cublasContext* cublas = nullptr;
-  void* workspace =
-      nullptr;  // of cuBLAS; fixed, so that a repeated call takes the same algorithm and the same bits
+  // Of cuBLAS; fixed, so that a repeated call takes the same algorithm and the same bits.
+  void* workspace = nullptr;
   int multiprocessors = 0;
   int compute_capability = 0;  // 10 * major + minor
-  bool allow_wgmma = true;     // grouped bf16 products by the Hopper kernel instead of the mma.sync one
-  bool allow_tf32 =
-      false;  // true: float32 products on tensor cores with 10-bit mantissas (relative error near 3e-4)
+  int64_t shared_bytes = 0;    // the most shared memory that a block may have
+  bool has_wgmma = false;      // a Hopper, and this is built for one
+  bool allow_wgmma = true;     // bf16 attention and grouped products by Hopper's kernels, not by mma.sync's
+  bool runs_wgmma() const { return has_wgmma && allow_wgmma; }
 };
 
 std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream);

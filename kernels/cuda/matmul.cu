@@ -17,12 +17,10 @@ constexpr cudaDataType kDataType = std::is_same_v<T, double>  ? CUDA_R_64F
                                    : std::is_same_v<T, float> ? CUDA_R_32F
                                                               : CUDA_R_16BF;
 
+// No TF32: its mantissas of 10 bits would not be float32.
 template <class T>
-cublasComputeType_t compute_type(bool allow_tf32) {
-  if constexpr (std::is_same_v<T, double>) return CUBLAS_COMPUTE_64F;
-  if constexpr (std::is_same_v<T, BF16>) return CUBLAS_COMPUTE_32F;
-  return allow_tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-}
+constexpr cublasComputeType_t kComputeType =
+    std::is_same_v<T, double> ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
 
 int to_int(int64_t n) {
   CHECK(n >= 0 && n <= std::numeric_limits<int>::max(), "a dimension of ", n);
@@ -50,8 +48,8 @@ void run(Cuda exec, const Matmul<T, C>& p) {
   const Acc<T> alpha = 1, beta = p.accumulate ? 1 : 0;
   CUDA_CHECK(cublasGemmEx(exec.handles->cublas, operation(p.transpose_b), operation(p.transpose_a),
                           to_int(p.n), to_int(p.m), to_int(p.k), &alpha, p.b, kDataType<T>, to_int(ldb), p.a,
-                          kDataType<T>, to_int(lda), &beta, p.c, kDataType<C>, to_int(ldc),
-                          compute_type<T>(exec.handles->allow_tf32), CUBLAS_GEMM_DEFAULT));
+                          kDataType<T>, to_int(lda), &beta, p.c, kDataType<C>, to_int(ldc), kComputeType<T>,
+                          CUBLAS_GEMM_DEFAULT));
 }
 
 template void run(Cuda, const Matmul<float, float>&);

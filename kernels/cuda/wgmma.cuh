@@ -5,6 +5,14 @@
 
 #include "kernels/cuda/mma.cuh"
 
+// Kernels are compiled for every architecture of the build, and no other than sm_90a has these instructions:
+// there a kernel that uses them is empty, and CudaHandles::has_wgmma keeps it from being launched.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SWITCHYARD_HOPPER 1
+#else
+#define SWITCHYARD_HOPPER 0
+#endif
+
 namespace switchyard::kernels::hopper {
 
 __device__ inline void init_barrier(uint64_t* barrier, int count) {

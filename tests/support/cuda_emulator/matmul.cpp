@@ -7,7 +7,8 @@
 
 namespace switchyard {
 
-CudaHandles::CudaHandles(CUstream_st* on) : stream(on), multiprocessors(2), compute_capability(80) {}
+CudaHandles::CudaHandles(CUstream_st* on)
+    : stream(on), multiprocessors(2), compute_capability(80), shared_bytes(163 << 10) {}
 CudaHandles::~CudaHandles() = default;
 
 std::unique_ptr<CudaHandles> make_cuda_handles(CUstream_st* stream) {

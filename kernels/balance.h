@@ -15,6 +15,8 @@
 
 namespace switchyard::kernels {
 
+inline constexpr double kLeastMean = 1e-20;  // what a mean probability counts as at least
+
 enum class BalanceKind : uint8_t { kSwitch, kKl, kCv, kEntropy };
 
 template <class A>
@@ -28,8 +30,8 @@ struct BalanceForward {
   int64_t tokens, experts, top_k, segments;
   BalanceKind kind;
   A coeff;
-  A* workspace =
-      nullptr;  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly
+  // [kBlocks, segments, experts], or null: CUDA then sums a segment in one block, slowly.
+  A* workspace = nullptr;
   const A* excess = nullptr;  // [experts] or null; kSwitch only
 };
 

@@ -6,7 +6,7 @@
 //               the group_topk best groups are searched; the same tie rule for groups.
 //   weights     SOFTMAX, pre_softmax:   u = s of the chosen;  w = u / sum(u) if normalize, else u
 //               SOFTMAX, !pre_softmax:  w = softmax over the chosen z
-//               SIGMOID:                u = s of the chosen;  w = u / (sum(u) + 1e-20) if normalize, else u
+//               SIGMOID:                u = s of the chosen;  w = u / (sum(u) + kTiny) if normalize, else u
 //               all times `scaling`
 // Choices of a token are in the order of falling s + bias. The bias carries no gradient, the choice neither.
 #pragma once
@@ -16,6 +16,9 @@
 namespace switchyard::kernels {
 
 inline constexpr int64_t kMaxExperts = 4096;  // on a CPU a token's keys stand on the stack
+inline constexpr double kTiny = 1e-20;        // DeepSeek-V3's and GLM-4's
+// On a GPU a warp routes a token: a lane has at most 16 experts, one choice and one group.
+inline constexpr int64_t kMaxCudaExperts = 512, kMaxCudaChoices = 32, kMaxCudaGroups = 32;
 
 enum class ScoreFunction : uint8_t { kSoftmax, kSigmoid };
 
@@ -27,6 +30,8 @@ struct RouteRule {
   float scaling = 1;
   int64_t num_groups = 1, group_topk = 1;
   bool force_balance = false;  // benchmarks: token t's slot j takes expert (t * top_k + j) % experts
+
+  void check() const;  // that sizes and groups fit each other
 };
 
 template <class A>

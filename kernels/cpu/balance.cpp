@@ -8,7 +8,6 @@ namespace switchyard::kernels {
 namespace {
 
 // Keeps log P and 1 / P finite where an expert's mean score has underflowed.
-constexpr double kLeastMean = 1e-20;
 
 // 1 / sum(s), or 0 where all scores have underflowed: such a token then counts for no expert.
 template <class A>

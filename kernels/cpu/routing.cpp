@@ -74,7 +74,7 @@ template <class A>
 void weigh(A* weight, const A* scores, const A* logits, const int32_t* expert, const RouteRule& rule) {
   const int64_t k = rule.top_k;
   const bool post_softmax = rule.score == ScoreFunction::kSoftmax && !rule.pre_softmax;
-  A top = -std::numeric_limits<A>::infinity(), sum = rule.score == ScoreFunction::kSigmoid ? A(1e-20) : A(0);
+  A top = -std::numeric_limits<A>::infinity(), sum = rule.score == ScoreFunction::kSigmoid ? A(kTiny) : A(0);
   for (int64_t j = 0; j < k; ++j) top = std::max(top, logits[expert[j]]);
   for (int64_t j = 0; j < k; ++j) {
     weight[j] = post_softmax ? fast_exp(logits[expert[j]] - top) : scores[expert[j]];
@@ -120,8 +120,9 @@ void route(const RouteForward<A>& a, int64_t t) {
 }
 
 // The gradient of the weights w = scaling * v reaches the chosen experts' u (their scores, or their logits if
-// the softmax is over the chosen). With v = u / S:        du = (dv - sum_i dv_i v_i) / S and with v =
-// softmax(z of the chosen):              dz = v (dv - sum_i dv_i v_i)
+// the softmax is over the chosen):
+//   v = u / S:                     du = (dv - sum_i dv_i v_i) / S
+//   v = softmax(z of the chosen):  dz = v (dv - sum_i dv_i v_i)
 template <class A>
 void add_weight_gradient(A* out, const RouteBackward<A>& a, int64_t t) {
   const RouteRule& rule = a.rule;
@@ -130,7 +131,7 @@ void add_weight_gradient(A* out, const RouteBackward<A>& a, int64_t t) {
   const int32_t* expert = a.expert + t * k;
   const A scaling = rule.scaling, unscale = scaling != 0 ? 1 / scaling : A(0);
   const bool post_softmax = rule.score == ScoreFunction::kSoftmax && !rule.pre_softmax;
-  A mean = 0, sum = rule.score == ScoreFunction::kSigmoid ? A(1e-20) : A(0);
+  A mean = 0, sum = rule.score == ScoreFunction::kSigmoid ? A(kTiny) : A(0);
   for (int64_t j = 0; j < k; ++j) mean += dweight[j] * weight[j];  // dv v = (dw scaling)(w / scaling)
   for (int64_t j = 0; j < k; ++j) sum += scores[expert[j]];
   for (int64_t j = 0; j < k; ++j) {
@@ -172,21 +173,11 @@ void route_backward(const RouteBackward<A>& a, int64_t t) {
   if (a.dweight && post_softmax) add_weight_gradient(out, a, t);
 }
 
-void check(const RouteRule& rule) {
-  CHECK(rule.top_k <= rule.experts, "top_k: ", rule.top_k, ", experts: ", rule.experts);
-  CHECK(rule.experts <= kMaxExperts, "experts: ", rule.experts);
-  if (rule.num_groups == 1) return;
-  CHECK(rule.num_groups > 0 && rule.experts % rule.num_groups == 0, "experts: ", rule.experts,
-        ", num_groups: ", rule.num_groups);
-  CHECK(rule.group_topk >= 1 && rule.group_topk <= rule.num_groups, "group_topk: ", rule.group_topk);
-  CHECK(rule.top_k <= rule.group_topk * (rule.experts / rule.num_groups), "top_k: ", rule.top_k);
-}
-
 }  // namespace
 
 template <class A>
 void run(Cpu, const RouteForward<A>& a) {
-  check(a.rule);
+  a.rule.check();
   for_rows(a.tokens, a.rule.experts, [=](int64_t t) { route(a, t); });
 }
 

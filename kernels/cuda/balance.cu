@@ -11,7 +11,6 @@ constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
 constexpr int64_t kFewTokens = 8 * kMeanTokens;  // of a segment that one block sums as fast as many
 // Keeps log P and 1 / P finite where an expert's mean score has underflowed.
-constexpr double kLeastMean = 1e-20;
 
 // 1 / sum, or 0 where all scores of a token have underflowed: such a token counts for no expert.
 template <class A>
@@ -147,8 +146,9 @@ __global__ void loss_kernel(BalanceForward<A> a) {
   if (threadIdx.x == 0) a.loss[0] = static_cast<A>(loss);
 }
 
-// p = s / sum(s):   ds = (d p - sum_e d p_e p_e) / sum(s),   d p = dloss dmean / tokens of the segment. A
-// warp a token.
+// A warp a token. p = s / sum(s):
+//   dp = dloss dmean / tokens of the segment
+//   ds = (dp - sum_e dp_e p_e) / sum(s)
 template <class A>
 __global__ void backward_kernel(BalanceBackward<A> a) {
   const int64_t token = team_row();

@@ -9,9 +9,7 @@ namespace {
 
 // A warp a token. Lane l keeps experts l, l + 32, ...: P of them. Choice j of the token lives in lane j.
 constexpr int kWarps = 4;
-constexpr int64_t kMaxExperts = 512;
-constexpr int64_t kMaxChoices = kWarp;
-constexpr int64_t kMaxGroups = kWarp;
+static_assert(kMaxCudaExperts <= 16 * kWarp && kMaxCudaChoices <= kWarp && kMaxCudaGroups <= kWarp);
 
 template <class A>
 __device__ constexpr A lowest() {
@@ -40,8 +38,8 @@ __device__ Candidate<A> warp_best(Candidate<A> mine) {
   return mine;
 }
 
-// The best expert of those not `taken` in begin <= expert < end. Bit i of a lane's `taken` is expert lane +
-// 32 i.
+// The best expert of those not `taken` in begin <= expert < end. Bit i of a lane's `taken` is expert
+// lane + 32 i.
 template <int P, class A>
 __device__ Candidate<A> best_expert(const A (&value)[P], uint32_t taken, int64_t begin, int64_t end) {
   const int lane = threadIdx.x;
@@ -122,7 +120,7 @@ __device__ A weigh(bool chosen, A s, A z, const RouteRule& rule) {
     return scaling * u / warp_reduce(u);
   }
   if (!rule.normalize) return scaling * s;
-  const A tiny = rule.score == ScoreFunction::kSigmoid ? static_cast<A>(1e-20) : A{0};
+  const A tiny = rule.score == ScoreFunction::kSigmoid ? static_cast<A>(kTiny) : A{0};
   return scaling * s / (warp_reduce(chosen ? s : A{0}) + tiny);
 }
 
@@ -156,8 +154,8 @@ __global__ void forward_kernel(RouteForward<A> a) {
     const int64_t e = lane + kWarp * i;
     if (e < rule.experts) a.scores[token * rule.experts + e] = s[i];
     key[i] = e < rule.experts && a.bias ? s[i] + a.bias[e] : s[i];
-    if (key[i] != key[i])
-      key[i] = lowest<A>();  // NaN: the loss will tell; here the choices must stay experts
+    // NaN: the loss will tell; here the choices must stay experts.
+    if (key[i] != key[i]) key[i] = lowest<A>();
   }
   if (a.entropy) write_entropy<P>(a.entropy + token, s, rule.experts);
 
@@ -184,8 +182,8 @@ __global__ void forward_kernel(RouteForward<A> a) {
 }
 
 // d loss / d u of this lane's choice, or d loss / d z of it for the softmax over the chosen.
-//   u / sum(u):  du = (scaling dw - sum_j dw_j w_j) / sum(u)      softmax:  dz = w (dw - sum_j dw_j w_j /
-//   scaling)
+//   u / sum(u):  du = (scaling dw - sum_j dw_j w_j) / sum(u)
+//   softmax:     dz = w (dw - sum_j dw_j w_j / scaling)
 template <class A>
 __device__ A choice_gradient(bool chosen, A dw, A w, A s, const RouteRule& rule) {
   const A scaling = static_cast<A>(rule.scaling);
@@ -193,7 +191,7 @@ __device__ A choice_gradient(bool chosen, A dw, A w, A s, const RouteRule& rule)
   if (rule.score == ScoreFunction::kSoftmax && !rule.pre_softmax)
     return rule.scaling == 0 ? A{0} : w * (dw - dot / scaling);
   if (!rule.normalize) return scaling * dw;
-  const A tiny = rule.score == ScoreFunction::kSigmoid ? static_cast<A>(1e-20) : A{0};
+  const A tiny = rule.score == ScoreFunction::kSigmoid ? static_cast<A>(kTiny) : A{0};
   return (scaling * dw - dot) / (warp_reduce(chosen ? s : A{0}) + tiny);
 }
 
@@ -240,19 +238,10 @@ __global__ void backward_kernel(RouteBackward<A> a) {
   }
 }
 
-void check_rule(const RouteRule& rule) {
-  if (rule.experts > kMaxExperts || rule.top_k > kMaxChoices || rule.num_groups > kMaxGroups)
-    fail(Fault::kUsage, "the CUDA router takes at most ", kMaxExperts, " experts, ", kMaxChoices,
-         " choices and ", kMaxGroups, " groups; the model has ", rule.experts, ", ", rule.top_k, " and ",
-         rule.num_groups);
-  const int64_t size = rule.experts / rule.num_groups;
-  CHECK(
-      rule.experts % rule.num_groups == 0 && rule.group_topk <= rule.num_groups && rule.top_k <= rule.experts,
-      "experts: ", rule.experts, ", top_k: ", rule.top_k, ", groups: ", rule.group_topk, " of ",
-      rule.num_groups);
-  CHECK(
-      rule.num_groups == 1 || (rule.top_k <= rule.group_topk * size && rule.top_k / rule.group_topk <= size),
-      "groups of ", size, " experts, top_k: ", rule.top_k, ", group_topk: ", rule.group_topk);
+void check(const RouteRule& rule) {
+  rule.check();
+  CHECK(rule.experts <= kMaxCudaExperts && rule.top_k <= kMaxCudaChoices && rule.num_groups <= kMaxCudaGroups,
+        "experts: ", rule.experts, ", top_k: ", rule.top_k, ", groups: ", rule.num_groups);
 }
 
 // Calls f with P: experts a lane, a power of two.
@@ -274,7 +263,7 @@ void with_experts_per_lane(int64_t experts, F&& f) {
 
 template <class A>
 void run(Cuda on, const RouteForward<A>& a) {
-  check_rule(a.rule);
+  check(a.rule);
   const dim3 block(kWarp, kWarps);
   with_experts_per_lane(a.rule.experts, [&](auto p) {
     launch_kernel(forward_kernel<p, A>, team_grid(a.tokens, block), block, 0, on.stream, a);
@@ -283,7 +272,7 @@ void run(Cuda on, const RouteForward<A>& a) {
 
 template <class A>
 void run(Cuda on, const RouteBackward<A>& a) {
-  check_rule(a.rule);
+  check(a.rule);
   const dim3 block(kWarp, kWarps);
   with_experts_per_lane(a.rule.experts, [&](auto p) {
     launch_kernel(backward_kernel<p, A>, team_grid(a.tokens, block), block, 0, on.stream, a);

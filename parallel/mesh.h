@@ -14,6 +14,11 @@ struct Axis {
   Group host, device;
   int rank() const { return host->rank(); }
   int size() const { return host->size(); }
+  // All ranks, before the host waits for the device. Then what the device has to do needs nothing that a rank
+  // has yet to enqueue, and a rank that never comes is noticed here, at the deadline.
+  void meet() const {
+    if (device->on_device()) host->barrier();
+  }
 };
 
 struct Mesh {

@@ -1,7 +1,7 @@
 // The twin of a host group on GPUs. Calls are enqueued on the calling thread's CUDA stream and return. NCCL
 // adds in an order of its own: the same in every run on the same machines, but not the ranks' order. Its
 // calls do not block, so that a peer missing at creation or at a first connection is noticed at the deadline;
-// a kernel that waits for a peer on the GPU is ended by abort() alone.
+// a kernel that waits for a peer on the GPU has none, so hosts meet before they wait for it (Axis::meet).
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 #include <unistd.h>
@@ -10,6 +10,7 @@
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -75,7 +76,9 @@ class NcclCommunicator final : public Communicator {
   }
   ~NcclCommunicator() override {
     if (comm_ == nullptr) return;
-    // Abort does not wait for the peers.
+    // After an error this rank's peers may be in a kernel that waits for it, and every way to take a
+    // communicator down waits for them: it is left to the end of the process, so that the error is told.
+    if (std::uncaught_exceptions() > 0) return;
     if (failed_ || cudaDeviceSynchronize() != cudaSuccess)
       ncclCommAbort(comm_);
     else

@@ -100,7 +100,9 @@ int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pai
   d.recv.assign(ranks, 0);
   meter_->bytes += 2 * (ranks - 1) * static_cast<int64_t>(sizeof(int64_t));
   if (expert.device() == Device::kMeta) return assume_counts(expert, d);
-  const auto totals = totals_of_ranks(d.ranks, pairs, homes(expert.device())).to_vector<int64_t>();
+  const Tensor totals_there = totals_of_ranks(d.by_rank, pairs, homes(expert.device()));
+  ep_.meet();
+  const auto totals = totals_there.to_vector<int64_t>();
   struct Total {
     int64_t rows, pairs;
   };
@@ -135,7 +137,7 @@ int64_t Dispatcher::assume_counts(const Tensor& expert, Dispatched& d) const {
   return std::llround(std::ceil(static_cast<double>(expert.numel() * ranks) * share * planned_load_));
 }
 
-void Dispatcher::sort(const Var& x, int64_t rows, Dispatched& d) const {
+void Dispatcher::gather_rows(const Var& x, int64_t rows, Dispatched& d) const {
   d.rows = permute(x, d.pairs, rows);
   if (x.device() == Device::kCpu)
     d.groups = make_groups(d.pairs.counts.to_vector<int64_t>(), x.device());
@@ -150,24 +152,24 @@ Dispatched Dispatcher::dispatch(const Var& x, const Var& weight, const Tensor& e
     d.pairs = pairs;
     d.weight = weight;
     // On a GPU the number of kept pairs is not known here without a host sync: room for all.
-    sort(x, x.device() == Device::kCpu ? total(pairs.counts.to_vector<int64_t>()) : expert.numel(), d);
+    gather_rows(x, x.device() == Device::kCpu ? total(pairs.counts.to_vector<int64_t>()) : expert.numel(), d);
     return d;
   }
   const ExpertHomes& where = homes(x.device());
-  d.ranks = sort_by_rank(expert, where);
+  d.by_rank = sort_by_rank(expert, where);
   const int64_t arriving = exchange_counts(expert, pairs, d);
   const int64_t rows = total(d.send), own = to_others(d.send);
-  d.pairs = sort_by_expert(move(choices_of_rows(expert, d.ranks, where, rows), d.send, d.recv, own),
+  d.pairs = sort_by_expert(move(choices_of_rows(expert, d.by_rank, where, rows), d.send, d.recv, own),
                            local_experts());
-  d.weight = exchange(permute(weight, d.ranks, rows), d.send, d.recv, own);
-  sort(exchange(permute(x, d.ranks, rows), d.send, d.recv, own), arriving, d);
+  d.weight = exchange(permute(weight, d.by_rank, rows), d.send, d.recv, own);
+  gather_rows(exchange(permute(x, d.by_rank, rows), d.send, d.recv, own), arriving, d);
   return d;
 }
 
 Var Dispatcher::collect(const Var& y, const Dispatched& d) const {
   const Var sums = combine(y, d.weight, d.pairs);
   if (ep_.size() == 1) return sums;
-  return unpermute(exchange(sums, d.recv, d.send, to_others(d.send)), d.ranks);
+  return unpermute(exchange(sums, d.recv, d.send, to_others(d.send)), d.by_rank);
 }
 
 }  // namespace switchyard

@@ -30,8 +30,8 @@ struct Dispatched {
   SortedPairs pairs;  // of the tokens at hand (EP 1: this rank's own) and the local experts
   Var weight;         // of these pairs
   // EP > 1 only:
-  SortedPairs ranks;  // where this rank's tokens went
-  Counts send, recv;  // tokens to and from each ep rank
+  SortedPairs by_rank;  // where this rank's tokens went
+  Counts send, recv;    // tokens to and from each ep rank
 };
 
 class Dispatcher {
@@ -56,8 +56,8 @@ class Dispatcher {
   Var collect(const Var& y, const Dispatched& d) const;
 
  private:
-  // Sorted rows of the tokens at hand. `rows`: how many pairs are kept.
-  void sort(const Var& x, int64_t rows, Dispatched& d) const;
+  // Fills d.rows and d.groups from d.pairs and the tokens at hand. `rows`: how many pairs are kept.
+  void gather_rows(const Var& x, int64_t rows, Dispatched& d) const;
   const ExpertHomes& homes(Device device) const;
   // Fills send and recv; returns the pairs that will arrive.
   int64_t exchange_counts(const Tensor& expert, const SortedPairs& pairs, Dispatched& d) const;

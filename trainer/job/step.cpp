@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <numeric>
 
 #include "core/launch.h"
 #include "core/random.h"
 #include "kernels/elementwise.h"
+#include "trainer/job/process_memory.h"
 #include "trainer/together.h"
 
 namespace switchyard {
@@ -26,16 +26,7 @@ DType compute_dtype(Precision precision) {
 }
 
 int64_t peak_memory_bytes(Device device) {
-  if (device == Device::kCuda) return memory_stats(device).peak_held;
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    if (word == "VmHWM:") {
-      int64_t kib = 0;
-      status >> kib;
-      return kib << 10;
-    }
-  }
-  return 0;
+  return device == Device::kCuda ? memory_stats(device).peak_held : peak_resident_bytes();
 }
 
 TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& store, const Mesh& mesh)
@@ -149,6 +140,7 @@ double TrainStep::seconds_without_waiting(std::vector<double> exchanges) const {
 // What the ranks decide together, in two small reductions: every logical parameter's square once, one clip,
 // one verdict.
 void TrainStep::agree(StepMetrics& metrics) {
+  mesh_.world.meet();
   const std::vector<double> own = sums_.to_vector<double>();  // the first of the step's two waits
   double expert_squares = own[2];
   mesh_.ep.host->all_reduce(&expert_squares, 1, DType::kF64);

@@ -1,5 +1,5 @@
 // The catalogue of differentiable ops. Shapes: rows = all dims but the last, flattened. Weights are [out,
-// in], as on disk in Hugging Face. Every op has a line in the op-case table (tests/support/op_cases.h).
+// in], as on disk in Hugging Face. Every op has a line in the op-case table (tests/support/op_cases.cpp).
 #pragma once
 
 #include <memory>
@@ -29,8 +29,8 @@ struct RowGroups {
 Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups);  // w [groups, out, in]
 
 // --- Transformer.
-Var rms_norm(const Var& x, const Var& w, double eps);
-// The residual stream: sum = x + delta and norm = rms_norm(sum, w), in one pass.
+Var rms_norm(const Var& x, const Var& w, double eps);  // x [rows, d], w [d] -> [rows, d]
+// The residual stream: sum = x + delta and norm = rms_norm(sum, w), in one pass. All [rows, d].
 struct SumAndNorm {
   Var sum, norm;
 };
@@ -56,9 +56,8 @@ Tensor attention_of_last(const Tensor& qkv, const kernels::AttentionShape& shape
 // Result [tokens, cols].
 Var embedding(const Var& table, const TokenIds& tokens);
 
-// Mean-free cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The
-// gradient is computed with the loss. loss = scale * sum over targets [tokens] I32; a target of -1 counts as
-// none.
+// Cross-entropy of the head's logits h w^T, in chunks of rows: no [rows, vocab] tensor exists. The gradient
+// is computed with the loss. loss = scale * sum over targets [tokens] I32; a target of -1 counts as none.
 struct LossSum {
   Var loss;    // [1] in Acc
   Tensor sum;  // [1] F64: unscaled sum of -log p
@@ -66,7 +65,7 @@ struct LossSum {
 LossSum linear_cross_entropy(const Var& h, const Var& w, const Tensor& targets, double scale);
 
 // --- Small pieces.
-Var axpby(const Var& a, const Var& b, double alpha, double beta);
+Var axpby(const Var& a, const Var& b, double alpha, double beta);  // alpha a + beta b, of equal shapes
 Var add(const Var& a, const Var& b);
 Var cast(const Var& x, DType dtype);
 Var multiply(const Var& x, const Tensor& factors);        // element by element; the factors carry no gradient
@@ -102,8 +101,8 @@ struct SortedPairs {
 SortedPairs sort_by_expert(const Tensor& expert, int64_t experts);
 
 Var permute(const Var& x, const SortedPairs& pairs, int64_t rows);  // [tokens, d] -> [rows, d], by expert
-Var unpermute(const Var& x,
-              const SortedPairs& pairs);  // [rows, d] -> [tokens, d]: plain sums, permute's transpose
+// [rows, d] -> [tokens, d]: plain sums, permute's transpose.
+Var unpermute(const Var& x, const SortedPairs& pairs);
 Var combine(const Var& x, const Var& weight, const SortedPairs& pairs);  // [rows, d] -> [tokens, d]
 
 // Where experts are held: the rank and the place there of each, I32 [experts] (kernels/rank_rows.h).
@@ -119,7 +118,8 @@ Tensor choices_of_rows(const Tensor& expert, const SortedPairs& by_rank, const E
 // I64 [2, ranks]: rows for each rank, and pairs.
 Tensor totals_of_ranks(const SortedPairs& by_rank, const SortedPairs& by_expert, const ExpertHomes& homes);
 
-// `excess`: [experts] in the scores' type, or undefined.
+// scores [tokens, experts], expert [tokens, top_k] -> [1]. `excess`: [experts] in the scores' type, or
+// undefined. The formulas: kernels/balance.h.
 Var balance_loss(const Var& scores, const Tensor& expert, kernels::BalanceKind kind, int64_t segments,
                  double coeff, const Tensor& excess = {});
 Var z_loss(const Var& logits, double coeff);

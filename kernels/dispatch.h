@@ -20,9 +20,10 @@ struct SortByExpert {
   int32_t* source;        // [pairs] the row's pair; -1 at and past offsets[experts]
   const int32_t* expert;  // [pairs] -1 .. experts-1
   int64_t pairs, experts;
-  void* workspace;  // workspace_bytes(pairs, experts)
+  void* workspace;                              // workspace_bytes(pairs, experts)
+  static constexpr int64_t kBlockPairs = 1024;  // that a block of threads counts
   static int64_t workspace_bytes(int64_t pairs, int64_t experts) {
-    return 8 * ((pairs + 1023) / 1024 + 1) * experts + 4 * pairs + 256;
+    return 8 * ((pairs + kBlockPairs - 1) / kBlockPairs + 1) * experts + 4 * pairs + 256;
   }
 };
 void run(Cpu, const SortByExpert&);

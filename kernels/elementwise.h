@@ -15,7 +15,7 @@ struct Axpby {
   Acc<T> alpha = 1, beta = 1;
 };
 
-// y = From(x), rounding to nearest even. (float, BF16, double in any pair)
+// y = To(x), rounded to nearest even. (float, BF16, double in any pair)
 template <class To, class From>
 struct Cast {
   To* y;

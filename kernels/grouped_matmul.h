@@ -19,8 +19,8 @@ struct GroupedMatmul {
   const int64_t* offsets;      // [groups + 1], in the memory of the executor
   int64_t groups, rows, n, k;  // rows: the buffer's; offsets[groups] <= rows
   bool transpose_w = true;
-  const int64_t* host_offsets =
-      nullptr;  // the same on the host, where the caller knows them (CUDA: optional)
+  // The same on the host, where the caller knows them (CUDA: optional).
+  const int64_t* host_offsets = nullptr;
 };
 
 template <class T, class C = Acc<T>>

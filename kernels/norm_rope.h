@@ -42,7 +42,7 @@ struct NormRopeBackward {
   const Acc<T>* rstd;
   const Acc<T>* cos;
   const Acc<T>* sin;
-  Acc<T>* workspace;  // [kBlocks, 2, head_dim]
+  Acc<T>* workspace;  // kBlocks * 2 * head_dim elements, in an order of the backend's own
   int64_t tokens, seq;
   int64_t heads, kv_heads, head_dim, rotary_dim;
 };

@@ -1,8 +1,11 @@
 // RMSNorm, row by row:   rstd = 1 / sqrt(mean(x^2) + eps),   y = (x * rstd) * w
 // In bf16, x * rstd is rounded to bf16 before the weight multiplies (as Hugging Face does).
 // With `delta`, what is normalised is x + delta (rounded to T), the residual stream, which is kept as `sum`.
-//   backward:  g = dy * w,   dx = rstd * (g - x * rstd^2 * mean(g * x)),   dw = sum over rows of dy * x *
-//   rstd; `dsum`, the gradient that reaches x by other ways, is added to dx (after dx is rounded to T)
+// Backward:
+//   g = dy * w
+//   dx = rstd * (g - x * rstd^2 * mean(g * x))
+//   dw = sum over rows of dy * x * rstd
+// `dsum`, the gradient that reaches x by other ways, is added to dx (after dx is rounded to T).
 #pragma once
 
 #include "kernels/dtype.h"

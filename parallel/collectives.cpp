@@ -101,8 +101,8 @@ Var broadcast(const Var& x, const Group& group, int root) {
   broadcast_in_place(y, group, root);
   return record("broadcast", y, {x}, [group, root](const Tensor& dy) -> Tensors {
     const Tensor dx = dy.clone();
-    all_reduce_in_place(dx,
-                        group);  // reduce to the root; the others' copies were overwritten, so theirs is 0
+    // Reduce to the root. The others' copies were overwritten, so theirs is 0.
+    all_reduce_in_place(dx, group);
     if (group->rank() != root) dx.zero();
     return {dx};
   });

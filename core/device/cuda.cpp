@@ -23,8 +23,8 @@ class StagingRing {
   void upload(void* dst, const void* src, int64_t bytes, cudaStream_t stream) {
     Slot& slot = slots_[next_++ % slots_.size()];
     if (slot.event == nullptr) CUDA_CHECK(cudaEventCreateWithFlags(&slot.event, cudaEventDisableTiming));
-    CUDA_CHECK(
-        cudaEventSynchronize(slot.event));  // long done, unless the ring went round within a few copies
+    // Long done, unless the ring went round within a few copies.
+    CUDA_CHECK(cudaEventSynchronize(slot.event));
     if (slot.bytes < bytes) grow(slot, bytes);
     std::memcpy(slot.data, src, bytes);
     CUDA_CHECK(cudaMemcpyAsync(dst, slot.data, bytes, cudaMemcpyHostToDevice, stream));

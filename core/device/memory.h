@@ -25,7 +25,7 @@ struct MemoryStats {
   int64_t in_use = 0;    // bytes handed out
   int64_t peak = 0;      // of in_use, since the last reset
   int64_t reserved = 0;  // bytes of the segments
-  // Most that the process held, since the last reset: of a CPU pages, of a GPU segments.
+  // The most that was held since the last reset: on a CPU pages written, on a GPU whole segments.
   int64_t peak_held = 0;
   int64_t system_allocations = 0;  // segments, ever
 };

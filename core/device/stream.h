@@ -1,11 +1,11 @@
-// The calling thread's stream of the CUDA device, and RAII for events. Every thread-rank has its own stream.
+// The calling thread's CUDA stream and library handles. Every thread-rank has its own stream.
 #pragma once
 
 #include "kernels/exec.h"
 
 namespace switchyard {
 
-// Error{kUsage} if there is no usable GPU ("device: CUDA needs a GPU: ...").
+// Error{kUsage} if there is no usable GPU, or if a node has several and fewer than ranks.
 void use_cuda_device(int local_rank, int local_size);
 int cuda_device_count();
 

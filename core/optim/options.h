@@ -1,3 +1,4 @@
+// AdamW's settings.
 #pragma once
 
 #include <cstdint>

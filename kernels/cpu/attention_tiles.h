@@ -43,7 +43,6 @@ struct Head {
   int64_t output(int64_t t, int64_t a) const {
     return (token(t) * shape.heads + first_head() + a) * shape.head_dim;
   }
-  int64_t output_row() const { return shape.heads * shape.head_dim; }
   int64_t statistic(int64_t t, int64_t a) const {
     return (sequence * shape.heads + first_head() + a) * shape.seq + t;
   }
@@ -83,7 +82,7 @@ struct ElementOf<double> {
 template <class T>
 using Element = typename ElementOf<T>::type;
 
-// As what the values of such elements lie in rows.
+// The type in which rows of such values are stored.
 template <class E>
 using Value = std::conditional_t<std::is_same_v<E, Pair>, BF16, E>;
 

@@ -42,8 +42,8 @@ using Source = std::conditional_t<std::is_same_v<E, Pair>, Pair, T>;
 // to[l * kPanel + r] = row(r)[l] for eight rows and eight steps
 template <int64_t kPanel, class E, class RowOf>
 [[gnu::always_inline]] inline void transpose_eight(E* to, const RowOf& row) {
-  constexpr int64_t kAhead =
-      64;  // steps: the rows are as many streams, more than the processor foresees itself
+  // Steps. The rows are as many streams, more than the processor foresees itself.
+  constexpr int64_t kAhead = 64;
   Eight x[8], y[8];
 #pragma GCC unroll 8
   for (int64_t r = 0; r < 8; ++r) {

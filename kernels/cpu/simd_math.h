@@ -20,8 +20,8 @@ namespace switchyard::kernels {
   const float y = std::bit_cast<float>(std::bit_cast<uint32_t>(std::min(x, kHighest)) & keep);
   const float shifted = y * 1.44269504f + kRound;
   const float n = shifted - kRound;
-  const float r =
-      (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts; n times the first is exact
+  // ln 2 in two parts; n times the first is exact.
+  const float r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
   float e = 1.0f / 720;
   e = e * r + 1.0f / 120;
   e = e * r + 1.0f / 24;

@@ -1,5 +1,5 @@
-// A block per head: each warp walks every kWarps-th key with a running maximum and sum, and the warps' results are
-// put together in their order.
+// A block per head: each warp walks every kWarps-th key with a running maximum and sum, and the warps'
+// results are put together in their order.
 #include "kernels/attention_last.h"
 
 #include <cmath>

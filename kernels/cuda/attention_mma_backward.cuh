@@ -1,7 +1,7 @@
 // FlashAttention's backward pass without atomics: one kernel owns keys and walks the queries (dK, dV),
-// another owns queries and walks the keys (dQ). Both recompute P from the scores and lse; with delta =
-// rowsum(dO * O):
-//   dV = P^T dO,   dS = P * (dO V^T - delta),   dK = scale dS^T Q,   dQ = scale dS K
+// another owns queries and walks the keys (dQ). Both recompute P from the scores and lse:
+//   delta = rowsum(dO * O),   dS = P * (dO V^T - delta)
+//   dV = P^T dO,   dK = scale dS^T Q,   dQ = scale dS K
 #pragma once
 
 #include "kernels/cuda/attention_mma.cuh"
@@ -23,8 +23,7 @@ __device__ inline Sequence sequence_of(const AttentionBackward<BF16>& p, const f
           delta + statistics,      p.document ? p.document + first : nullptr, static_cast<int>(s.seq)};
 }
 
-// The statistics of kColumns queries from `first` on; a query that does not exist gets a weight of exp2(-inf)
-// = 0.
+// The statistics of kColumns queries from `first` on; one that does not exist gets the weight exp2(-inf) = 0.
 __device__ inline void load_statistics(float (&lse)[kColumns], float (&delta)[kColumns], const Sequence& s,
                                        int64_t head, int first) {
   const int i = threadIdx.x;

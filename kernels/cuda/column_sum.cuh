@@ -8,8 +8,8 @@
 
 namespace switchyard::kernels {
 
-inline constexpr int kSumThreads =
-    256;  // of a block: blockDim.x across columns, blockDim.y rows side by side
+// Of a block: blockDim.x across columns, blockDim.y rows side by side.
+inline constexpr int kSumThreads = 256;
 
 // `value.template operator()<V>(r, c, out)` writes the values at columns c .. c + V - 1 of row r.
 template <int V, class A, class Value>

@@ -84,8 +84,8 @@ __device__ void store_tile(const TileView<BF16, C>& v, const Accumulators& c, in
 
 template <Form kForm, class C>
 __global__ void __launch_bounds__(kThreads, 2) grouped_kernel(GroupedProblem<BF16, C> p) {
-  constexpr bool kA = kForm != Form::kWeight,
-                 kB = kForm == Form::kForward;  // contiguous along the reduction?
+  // Contiguous along the reduction?
+  constexpr bool kA = kForm != Form::kWeight, kB = kForm == Form::kForward;
   BF16* shared = reinterpret_cast<BF16*>(dynamic_shared());
   int* starts = reinterpret_cast<int*>(dynamic_shared() + kShared);
   const Operand<kA> a{shared};

@@ -43,8 +43,8 @@ __device__ void load_matrices(uint32_t (&r)[4], const void* row) {
   }
 }
 
-// C[16, 8] += A[16, 16] B[16, 8]. Lane l holds of C rows l/4 (c0, c1) and l/4 + 8 (c2, c3), columns 2 (l % 4)
-// + {0, 1}.
+// C[16, 8] += A[16, 16] B[16, 8]. Lane l holds of C rows l/4 (c0, c1) and l/4 + 8 (c2, c3), columns
+// 2 (l % 4) + {0, 1}.
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

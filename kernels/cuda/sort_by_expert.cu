@@ -9,7 +9,7 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kBlockPairs = 1024;
+constexpr int64_t kBlockPairs = SortByExpert::kBlockPairs;
 constexpr int kScanThreads = 1024;
 
 struct Sort {

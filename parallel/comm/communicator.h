@@ -60,7 +60,7 @@ class Communicator {
 
 using Group = std::shared_ptr<Communicator>;
 
-// Where in the model the calling thread is ("layer 3 dispatch"), for error messages. Nests.
+// Where in the model the calling thread is ("layer 3 exchange"), for error messages. Nests.
 class CommLabel {
  public:
   explicit CommLabel(std::string label);

@@ -10,8 +10,8 @@ namespace switchyard {
 
 struct CommOptions {
   double timeout_seconds = 300;  // the deadline of every wait
-  int64_t max_message_bytes =
-      int64_t{1} << 30;  // longer messages travel in pieces: counts of MPI are 31 bits. Tests lower it
+  // Longer messages travel in pieces: counts of MPI are 31 bits. Tests lower it.
+  int64_t max_message_bytes = int64_t{1} << 30;
 };
 
 // What the launcher's environment says, before anything is initialised (Open MPI, Slurm, PMI, torchrun

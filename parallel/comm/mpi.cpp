@@ -105,7 +105,7 @@ class MpiTransport final : public Transport {
  private:
   MPI_Comm comm_;
   bool broken_ = false;
-  Slots<MPI_Request> requests_;
+  RequestSlots<MPI_Request> requests_;
 };
 
 void enter() {

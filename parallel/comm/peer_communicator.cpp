@@ -214,8 +214,8 @@ void PeerCommunicator::reduce_scatter(const void* send, void* recv, int64_t coun
   });
 }
 
-// A binomial tree: counted from the root, rank v hears from v without its lowest set bit, and passes on to v
-// + m for every power of two m below that bit. The pieces follow each other down the tree.
+// A binomial tree: counted from the root, rank v hears from v without its lowest set bit, and passes on to
+// v + m for every power of two m below that bit. The pieces follow each other down the tree.
 void PeerCommunicator::broadcast(void* data, int64_t count, DType dtype, int root) {
   const int64_t bytes = count * size_of(dtype);
   if (size() == 1) return;

@@ -69,7 +69,7 @@ class PeerCommunicator final : public Communicator {
   int peer_after(int step) const { return (rank() + step) % size(); }
   int peer_before(int step) const { return (rank() - step + size()) % size(); }
   std::byte* scratch(int64_t bytes);
-  std::string where() const;  // "all_to_all, layer 3 dispatch, 1048576 bytes"
+  std::string where() const;  // "all_to_all, layer 3 exchange, 1048576 bytes"
 
   std::vector<int> world_ranks_;
   std::unique_ptr<Transport> transport_;

@@ -108,7 +108,7 @@ class ThreadTransport final : public Transport {
   World& world_;
   int rank_;
   int64_t splits_ = 0;
-  Slots<Half> halves_;
+  RequestSlots<Half> halves_;
 };
 
 Transport::Request ThreadTransport::post(int source, int target, Side side, void* memory, int64_t bytes,

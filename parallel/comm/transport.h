@@ -38,9 +38,9 @@ class Transport {
   virtual void abort(const std::string& reason) noexcept = 0;
 };
 
-// Requests as small integers: slots that are used again, so that a steady state allocates nothing.
+// Requests as small integers: places that are used again, so that a steady state allocates nothing.
 template <class T>
-class Slots {
+class RequestSlots {
  public:
   int add(T value) {
     if (free_.empty()) {

@@ -1,7 +1,6 @@
 #include "parallel/data/reducer.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "parallel/collectives.h"
 
@@ -38,7 +37,6 @@ void GradientReducer::add_buckets(const Segment& segment, const Group& group, in
 void GradientReducer::arm() {
   armed_ = true;
   next_ = 0;
-  seconds_ = 0;
   for (Bucket& b : buckets_) b.missing = b.parameters;
 }
 
@@ -57,9 +55,7 @@ void GradientReducer::finish() {
 void GradientReducer::reduce_next() {
   const CommLabel label("gradient bucket " + std::to_string(next_));
   const Bucket& b = buckets_[next_++];
-  const auto begin = std::chrono::steady_clock::now();
   all_reduce_in_place(b.grad, b.group);
-  seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace switchyard

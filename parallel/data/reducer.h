@@ -27,7 +27,6 @@ class GradientReducer {
   void finish();
 
   int64_t bytes_per_step() const { return bytes_; }  // handed to all_reduce by this rank
-  double seconds() const { return seconds_; }        // spent in it since the last arm()
 
  private:
   struct Bucket {
@@ -45,7 +44,6 @@ class GradientReducer {
   size_t next_ = 0;  // first bucket that is not reduced
   bool armed_ = false;
   int64_t bytes_ = 0;
-  double seconds_ = 0;
 };
 
 }  // namespace switchyard

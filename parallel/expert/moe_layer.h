@@ -20,12 +20,11 @@ namespace switchyard {
 // What a forward pass of one micro-batch brings along.
 struct ForwardContext {
   bool training = false;
-  int64_t sequences = 1;   // in the micro-batch
-  double aux_scale = 1;    // 1 / micro-batches in the global batch: auxiliary losses are means over them
-  uint64_t noise_key = 0;  // of (seed, step): jitter, noisy gating
-  int64_t first_token =
-      0;  // global index of the micro-batch's first token in the step: noise does not depend on the layout
-  Vars losses;  // auxiliary losses join here, scaled
+  int64_t sequences = 1;    // in the micro-batch
+  double aux_scale = 1;     // 1 / micro-batches in the global batch: auxiliary losses are means over them
+  uint64_t noise_key = 0;   // of (seed, step): jitter, noisy gating
+  int64_t first_token = 0;  // of the micro-batch in the step, all ranks': noise does not depend on the layout
+  Vars losses;              // auxiliary losses join here, scaled
   LoadRecorder* loads = nullptr;
 };
 
@@ -56,7 +55,6 @@ class MoeLayer {
   void place_experts(ParameterStore& store, const Slots& slots);
   void move_experts(ParameterStore& store, const Slots& slots);
 
-  int64_t layer() const { return spec_.layer; }
   const MoeOptions& options() const { return options_; }
 
  private:

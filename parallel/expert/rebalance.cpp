@@ -23,17 +23,17 @@ int64_t differences(const Slots& a, const Slots& b) {
 
 }  // namespace
 
-void ExpertTrial::see(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps) {
-  spared += fullest_rank(now, load, ranks) - fullest_rank(slots, load, ranks) - spared / steps;
+void ExpertTrial::observe(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps) {
+  spared += fullest_rank(now, load, ranks) - fullest_rank(tried, load, ranks) - spared / steps;
   for (size_t e = 0; e < load.size(); ++e) loads[e] += load[e] - loads[e] / steps;
-  slots = balanced_slots(now, loads, ranks);
+  tried = balanced_slots(now, loads, ranks);
 }
 
 bool ExpertTrial::worth_moving(const Slots& now, int ranks) const {
   const int64_t pairs = std::accumulate(loads.begin(), loads.end(), int64_t{0});
   const double worth = kWorthMoving * static_cast<double>(pairs) / ranks;
-  const double cost = static_cast<double>(kPairsPerMove * differences(now, slots)) / ranks;
-  const int64_t gain = fullest_rank(now, loads, ranks) - fullest_rank(slots, loads, ranks);
+  const double cost = static_cast<double>(kPairsPerMove * differences(now, tried)) / ranks;
+  const int64_t gain = fullest_rank(now, loads, ranks) - fullest_rank(tried, loads, ranks);
   return static_cast<double>(std::min(spared, gain)) > std::max(worth, cost);
 }
 
@@ -49,10 +49,10 @@ int64_t Rebalancer::after_step(const std::vector<LayerLoad>& loads) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     MoeLayer& layer = *layers_[i];
     ExpertTrial& trial = trials_[i];
-    trial.see(layer.slots(), loads[i].kept, layer.ranks(), over_steps_);
+    trial.observe(layer.slots(), loads[i].kept, layer.ranks(), over_steps_);
     if (!trial.worth_moving(layer.slots(), layer.ranks())) continue;
-    moved += differences(layer.slots(), trial.slots);
-    layer.move_experts(store_, trial.slots);
+    moved += differences(layer.slots(), trial.tried);
+    layer.move_experts(store_, trial.tried);
     trial.spared = 0;
   }
   return moved;

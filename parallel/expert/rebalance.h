@@ -3,8 +3,8 @@
 // the expert's global number, so training goes on as if nothing had happened.
 //
 // Loads that are uneven by chance are uneven in another way at the next step: what is balanced for the steps
-// that were need not be for those to come. So every step an arrangement is found in the loads so far and
-// tried, on paper, on the next step's; experts move only where that would have gained enough.
+// that were need not be for those to come. So after every step a placement is found that balances the loads
+// so far, and the next step's loads tell what it would have gained; experts move only if that is enough.
 #pragma once
 
 #include "parallel/expert/moe_layer.h"
@@ -15,12 +15,12 @@ namespace switchyard {
 // so that all ranks have the same. Pairs are tokens times choices.
 struct ExpertTrial {
   std::vector<int64_t> loads;  // [experts] pairs
-  Slots slots;                 // balanced for those loads
+  Slots tried;                 // the placement that is balanced for those loads
   int64_t spared = 0;          // pairs that the fullest rank would have had less with such slots
 
   // A step's load, with the experts where they stand `now`, summed over about `steps` of them.
-  void see(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps);
-  // Is `slots` enough better to move the experts there?
+  void observe(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps);
+  // Is `tried` enough better to move the experts there?
   bool worth_moving(const Slots& now, int ranks) const;
 };
 

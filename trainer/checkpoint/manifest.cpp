@@ -1,6 +1,6 @@
 #include "trainer/checkpoint/manifest.h"
 
-#include "trainer/checkpoint/strict_json.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {

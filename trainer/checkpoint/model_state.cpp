@@ -42,14 +42,13 @@ TensorSource source_of(const ParameterStore& store, const Parameter& parameter, 
 // The pieces that this rank writes.
 template <class F>
 void for_own_pieces(const ParameterStore& store, const Mesh& mesh, F&& f) {
-  int64_t turn = 0;
+  int64_t turn = 0, expert_turn = 0;
   for (const Parameter& p : store.parameters()) {
-    for (const Piece& piece : p.spec.pieces) {
-      const bool own = p.spec.placement == Placement::kExpert
-                           ? mesh.edp.rank() == 0
-                           : turn++ % mesh.world.size() == mesh.world.rank();
-      if (own) f(p, piece);
-    }
+    const bool experts = p.spec.placement == Placement::kExpert;
+    const Axis& holders = experts ? mesh.edp : mesh.world;
+    int64_t& next = experts ? expert_turn : turn;
+    for (const Piece& piece : p.spec.pieces)
+      if (next++ % holders.size() == holders.rank()) f(p, piece);
   }
 }
 
@@ -143,6 +142,10 @@ void refuse_unknown(const CheckpointReader& reader, const ParameterStore& store,
 }
 
 }  // namespace
+
+ModelOptions read_model_options(CheckpointReader& reader) {
+  return model_from_text(reader.text(kModelText), reader.path_of(kModelText));
+}
 
 void save_checkpoint(const fs::path& directory, int64_t step, const ParameterStore& store, const Mesh& mesh,
                      const std::map<std::string, std::string>& texts) {

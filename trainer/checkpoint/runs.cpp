@@ -9,6 +9,7 @@ namespace {
 
 constexpr char kLatest[] = "LATEST";
 constexpr std::string_view kPrefix = "step_";
+constexpr std::string_view kAside = ".replaced";
 
 std::string step_name(int64_t step) {
   char name[32];
@@ -63,6 +64,16 @@ void warn_of_latest(const fs::path& checkpoints, const std::string& newest, cons
   warn(concat(path.string(), ": names ", said, ", the newest checkpoint is ", newest));
 }
 
+// With a sound manifest, and every file there at its size.
+bool is_whole(const fs::path& checkpoint) {
+  try {
+    const CheckpointReader reader(checkpoint);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 bool is_checkpoint(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path / kManifestName, ignored);
@@ -72,15 +83,23 @@ bool is_checkpoint(const fs::path& path) {
 
 fs::path step_directory(const fs::path& checkpoints, int64_t step) { return checkpoints / step_name(step); }
 
-void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last,
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const Warn& warn,
              const std::vector<int64_t>& damaged) {
-  write_file(checkpoints / kLatest, step_name(step) + "\n");
+  const fs::path latest = checkpoints / kLatest;
+  std::error_code ignored;
+  if (fs::is_directory(latest, ignored)) {  // a checkpoint that is complete is worth more than its name there
+    warn(concat(latest.string(), ": is a directory; the newest checkpoint, ", step_name(step),
+                ", is found without it"));
+  } else {
+    write_file(latest, step_name(step) + "\n");
+  }
   sync_directory(checkpoints);
   if (keep_last <= 0) return;
   int64_t kept = 0;
   for (const int64_t other : list_steps(checkpoints)) {
-    const bool counts = other <= step && std::find(damaged.begin(), damaged.end(), other) == damaged.end();
-    if (counts && ++kept > keep_last) remove_checkpoint(step_directory(checkpoints, other));
+    const fs::path path = step_directory(checkpoints, other);
+    const bool known = std::find(damaged.begin(), damaged.end(), other) != damaged.end();
+    if (other <= step && !known && is_whole(path) && ++kept > keep_last) remove_checkpoint(path);
   }
 }
 
@@ -129,6 +148,21 @@ fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {
   for (const fs::path& checkpoints : {path / "checkpoints", path})
     if (const auto newest = find_newest(checkpoints, warn)) return *newest;
   fail(Fault::kData, path.string(), ": holds no checkpoint (", kManifestName, " is missing)");
+}
+
+void set_aside(const fs::path& checkpoints) {
+  for (const int64_t step : list_steps(checkpoints)) {
+    const fs::path aside = checkpoints / concat(".", step_name(step), kAside);
+    fs::remove_all(aside);
+    fs::rename(step_directory(checkpoints, step), aside);
+  }
+  fs::remove_all(checkpoints / kLatest);
+}
+
+void remove_set_aside(const fs::path& checkpoints) {
+  std::error_code ignored;
+  for (const std::string& name : entries_of(checkpoints))
+    if (name.starts_with(".step_") && name.ends_with(kAside)) fs::remove_all(checkpoints / name, ignored);
 }
 
 void remove_leftovers(const fs::path& checkpoints) {

@@ -7,16 +7,22 @@ namespace switchyard {
 
 fs::path step_directory(const fs::path& checkpoints, int64_t step);
 
-// After finish(): points LATEST at `step` and, where keep_last > 0, removes all but the keep_last newest
-// checkpoints up to that step. Nothing but step_* directories of lower steps is removed. Those of `damaged`
-// steps do not count, and stay for whoever wants to look.
-void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last,
+using Warn = std::function<void(const std::string& message)>;
+
+// After finish(): points LATEST at `step` (a directory of that name stays, with a warning) and, where
+// keep_last > 0, removes all but the keep_last newest checkpoints up to that step. Nothing but step_*
+// directories of lower steps is removed. Those of `damaged`
+// steps, and others that are not whole, do not count; they stay for whoever wants to look.
+void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const Warn& warn,
              const std::vector<int64_t>& damaged = {});
+
+// Takes the checkpoints of a run whose place another takes out of sight, so that none of them is resumed; the
+// new run's first checkpoint ends them (remove_set_aside).
+void set_aside(const fs::path& checkpoints);
+void remove_set_aside(const fs::path& checkpoints);
 
 // Steps that have a directory, newest first, intact or not.
 std::vector<int64_t> list_steps(const fs::path& checkpoints);
-
-using Warn = std::function<void(const std::string& message)>;
 
 // The newest intact checkpoint, found by looking at every step_* directory; a damaged or incomplete one that
 // is newer is named through `warn`, and so is a LATEST that says otherwise. Nothing: there is none at all.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "trainer/checkpoint/strict_json.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {
@@ -23,13 +23,12 @@ class HeaderReader {
     const std::string* name;
   };
 
-  HeaderReader(const fs::path& path, std::map<std::string, TensorView>& tensors,
-               std::map<std::string, std::string>& metadata)
-      : path_(path), tensors_(tensors), metadata_(metadata) {}
+  HeaderReader(const fs::path& path, std::map<std::string, TensorView>& tensors)
+      : path_(path), tensors_(tensors) {}
 
   void member(const std::string& name, const json& value) {
     if (!value.is_object()) refuse(name, "is not an object");
-    if (name == kMetadata) return read_metadata(value);
+    if (name == kMetadata) return check_metadata(value);
     const auto place = tensors_.try_emplace(name).first;
     TensorView& view = place->second;
     view.dtype = read_dtype(name, value);
@@ -114,16 +113,13 @@ class HeaderReader {
                           " takes ", bits / 8));
   }
 
-  void read_metadata(const json& value) {
-    for (const auto& [key, text] : value.items()) {
+  void check_metadata(const json& value) const {
+    for (const auto& [key, text] : value.items())
       if (!text.is_string()) refuse(kMetadata, concat("has ", shown(key), ", which is no string"));
-      metadata_[key] = text.get<std::string>();
-    }
   }
 
   const fs::path& path_;
   std::map<std::string, TensorView>& tensors_;
-  std::map<std::string, std::string>& metadata_;
   std::vector<Entry> entries_;
 };
 
@@ -169,7 +165,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 
 SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path) {
   const std::string_view header = header_of(path, file_.bytes());
-  HeaderReader reader(path, tensors_, metadata_);
+  HeaderReader reader(path, tensors_);
   const JsonLimits limits{.depth = 3, .array_length = kMaxRank};
   parse_json_members(header, path, Fault::kData, limits,
                      [&](const std::string& name, const json& value) { reader.member(name, value); });

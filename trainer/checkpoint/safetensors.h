@@ -5,7 +5,7 @@
 #include <map>
 
 #include "trainer/checkpoint/convert.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 
@@ -27,12 +27,10 @@ class SafetensorsFile {
   const fs::path& path() const { return file_.path(); }
   std::string_view bytes() const { return file_.bytes(); }  // the whole file
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
   MappedFile file_;
   std::map<std::string, TensorView> tensors_;
-  std::map<std::string, std::string> metadata_;
 };
 
 // Takes one piece of a tensor's bytes.

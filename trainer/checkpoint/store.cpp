@@ -51,6 +51,7 @@ void CheckpointWriter::finish(std::span<const std::string> shards,
   manifest.step = step_;
   for (const std::string& shard : shards)
     if (!shard.empty()) add_shard(manifest, shard);
+  check_shards(manifest);
   for (const auto& [name, text] : texts) {
     CHECK(is_plain_file_name(name) && name != kManifestName, name);
     CHECK(manifest.files.emplace(name, write_file(directory_.path() / name, text)).second, name,
@@ -59,6 +60,18 @@ void CheckpointWriter::finish(std::span<const std::string> shards,
   remove_strangers(manifest);
   write_file(directory_.path() / kManifestName, to_text(manifest));
   directory_.commit();
+}
+
+// Each rank has written its own: to this directory, if it is the same for all.
+void CheckpointWriter::check_shards(const Manifest& manifest) const {
+  for (const auto& [name, sum] : manifest.files) {
+    std::error_code error;
+    const auto bytes = fs::file_size(directory_.path() / name, error);
+    if (!error && static_cast<int64_t>(bytes) == static_cast<int64_t>(sum.bytes)) continue;
+    fail(Fault::kUsage, (directory_.path() / name).string(),
+         ": rank 0 does not find what another rank wrote; the run's directory must be one that all ranks "
+         "share");
+  }
 }
 
 // What an earlier, interrupted attempt at this step left.
@@ -169,20 +182,6 @@ void CheckpointReader::read(const std::string& name, void* dst, DType wanted) {
     fail(Fault::kData, (directory_ / tensor.file).string(), ": tensor ", shown(name), " is ",
          name_of(tensor.dtype), ", which is not read as ", name_of(wanted));
   convert(tensor.dtype, bytes(name).data(), file_dtype(wanted), dst, tensor.numel());
-}
-
-void CheckpointReader::read_rows(const std::string& name, int64_t first, int64_t rows, void* dst,
-                                 DType wanted) {
-  const TensorEntry& tensor = entry(name);
-  CHECK(!tensor.shape.empty() && first >= 0 && rows >= 0 && first + rows <= tensor.shape[0], name, " ",
-        shape_text(tensor.shape), ": rows ", first, " to ", first + rows);
-  if (!is_convertible(tensor.dtype, file_dtype(wanted)))
-    fail(Fault::kData, (directory_ / tensor.file).string(), ": tensor ", shown(name), " is ",
-         name_of(tensor.dtype), ", which is not read as ", name_of(wanted));
-  if (rows == 0) return;
-  const int64_t row = tensor.numel() / tensor.shape[0];
-  convert(tensor.dtype, bytes(name).data() + bytes_of(tensor.dtype, first * row), file_dtype(wanted), dst,
-          rows * row);
 }
 
 void CheckpointReader::verify_all() {

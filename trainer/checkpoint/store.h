@@ -10,12 +10,13 @@
 
 namespace switchyard {
 
-// Text files of a checkpoint.
-inline constexpr char kModelText[] = "model.txtpb";  // the ModelOptions
-inline constexpr char kTokenizerText[] =
-    "tokenizer.json";  // Tokenizer::to_json(), where there is a tokenizer
-inline constexpr char kSourceText[] =
-    "hugging_face.json";  // of an imported model: what ModelOptions has no place for
+// Text files of a checkpoint: the ModelOptions; of a run its config and its state; Tokenizer::to_json(), where
+// there is a tokenizer; of an imported model what ModelOptions has no place for.
+inline constexpr char kModelText[] = "model.txtpb";
+inline constexpr char kConfigText[] = "config.txtpb";
+inline constexpr char kStateText[] = "state.json";
+inline constexpr char kTokenizerText[] = "tokenizer.json";
+inline constexpr char kSourceText[] = "hugging_face.json";
 
 struct NamedTensor {
   std::string name;
@@ -41,6 +42,7 @@ class CheckpointWriter {
   void finish(std::span<const std::string> shards, const std::map<std::string, std::string>& texts);
 
  private:
+  void check_shards(const Manifest& manifest) const;
   void remove_strangers(const Manifest& manifest) const;
 
   AtomicDirectory directory_;
@@ -65,14 +67,14 @@ class CheckpointReader {
 
   bool has_text(const std::string& name) const { return manifest_.files.contains(name); }
   std::string text(const std::string& name);
+  std::string path_of(const std::string& text) const { return (directory_ / text).string(); }
 
   bool contains(const std::string& name) const { return manifest_.tensors.contains(name); }
   std::vector<std::string> names(std::string_view prefix = "") const;
   const TensorEntry& entry(const std::string& name) const;  // unknown: Error{kData}
 
-  // The whole tensor, or `rows` of its first dimension from `first` on, converted to `wanted`.
+  // The whole tensor, converted to `wanted`.
   void read(const std::string& name, void* dst, DType wanted);
-  void read_rows(const std::string& name, int64_t first, int64_t rows, void* dst, DType wanted);
 
   // The tensor's verified bytes, mapped for as long as the reader lives.
   std::string_view bytes(const std::string& name);

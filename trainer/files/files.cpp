@@ -1,4 +1,4 @@
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "trainer/checkpoint/resource_error.h"
+#include "trainer/files/resource_error.h"
 
 namespace switchyard {
 namespace {

@@ -115,7 +115,6 @@ class AtomicDirectory {
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
 
   const fs::path& path() const { return temporary_; }  // where to write
-  const fs::path& target() const { return target_; }
   void keep() { keep_ = true; }  // other processes write there too: a failure here leaves it
   void commit();                 // what was at the target before is replaced
 

@@ -1,3 +1,4 @@
+// Errors of files that are the machine's, not the file's.
 #pragma once
 
 namespace switchyard {

@@ -1,4 +1,4 @@
-#include "trainer/checkpoint/strict_json.h"
+#include "trainer/files/strict_json.h"
 
 #include <algorithm>
 #include <utility>

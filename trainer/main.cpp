@@ -9,7 +9,7 @@
 #include "parallel/comm/make.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/commands/commands.h"
-#include "trainer/commands/report.h"
+#include "trainer/commands/exit_code.h"
 
 namespace switchyard {
 namespace {
@@ -45,7 +45,7 @@ int run_program(int argc, char** argv) {
 }  // namespace switchyard
 
 int main(int argc, char** argv) {
-  std::signal(SIGXFSZ,
-              SIG_IGN);  // a file at its size limit is a failed write, with exit code 6, and no death
+  // A file at its size limit is a failed write, with exit code 6, and no death.
+  std::signal(SIGXFSZ, SIG_IGN);
   return switchyard::run_program(argc, argv);
 }

@@ -2,11 +2,12 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <new>
 #include <stdexcept>
 #include <system_error>
 
-#include "trainer/checkpoint/resource_error.h"
+#include "trainer/files/resource_error.h"
 
 namespace switchyard {
 
@@ -72,6 +73,20 @@ std::vector<std::string> gather_texts(const Group& world, const std::string& tex
   return texts;
 }
 
+std::string text_of_root(Communicator& world, const std::string& text) {
+  auto size = static_cast<int64_t>(text.size());
+  world.broadcast(&size, 1, DType::kI64, 0);
+  std::string all = world.rank() == 0 ? text : std::string(size, '\0');
+  world.broadcast(all.data(), size, DType::kU8, 0);
+  return all;
+}
+
+void warn(const std::string& message) {
+  // One write, so that ranks' lines do not mix.
+  const std::string line = concat("switchyard: warning: ", message, "\n");
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
 void catch_stop_signals() {
   struct sigaction action = {};
   action.sa_handler = on_stop_signal;
@@ -80,6 +95,5 @@ void catch_stop_signals() {
 }
 
 bool stop_asked() { return g_stop_asked; }
-void ask_stop(bool value) { g_stop_asked = value; }
 
 }  // namespace switchyard

@@ -25,11 +25,15 @@ bool any_rank(Communicator& world, const std::function<bool()>& says);
 
 // Every rank's text, in rank order, on every rank.
 std::vector<std::string> gather_texts(const Group& world, const std::string& text);
+// Rank 0's text on every rank.
+std::string text_of_root(Communicator& world, const std::string& text);
+
+// "switchyard: warning: MESSAGE" on stderr.
+void warn(const std::string& message);
 
 // SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and the end; the handler only sets a flag.
 void catch_stop_signals();
 bool stop_asked();
-void ask_stop(bool value);
 
 // The one place that decides which fault an exception of the standard library is: memory and disk that ran
 // out, paths that cannot be used, or a bug of ours.

@@ -85,8 +85,8 @@ CLI::App* add_eval(CLI::App& app, EvalArgs& args) {
       "that each layer chose most, and the object holds all of them in \"data\" besides their sums.\n"
       "Examples:\n"
       "  switchyard eval runs/quickstart --data data/quickstart/validation\n"
-      "  switchyard eval runs/quickstart --data data/quickstart/heldout/de --data "
-      "data/quickstart/heldout/ja");
+      "  switchyard eval runs/quickstart --data data/quickstart/tokens/de --data "
+      "data/quickstart/tokens/ja");
   return command;
 }
 
@@ -95,7 +95,7 @@ CLI::App* add_generate(CLI::App& app, GenerateArgs& args) {
   command->add_option("CHECKPOINT", args.checkpoint, kCheckpoint)->required();
   command->add_option("--prompt", args.prompt, "The text to continue")->required();
   command->add_option("--max-tokens", args.max_tokens, "Tokens to add")
-      ->check(integer(1, "an integer from 1"))
+      ->check(decimal(1, 1 << 24, "an integer from 1 to 16777216"))
       ->capture_default_str();
   command->add_option("--temperature", args.temperature, "0: always the likeliest token")
       ->check(decimal(0, 1e6, "a number from 0"))
@@ -224,7 +224,9 @@ CLI::App* add_plan(CLI::App& app, PlanArgs& args) {
       ->check(decimal(1, 1 << 20, "an integer from 1 to 1048576"))
       ->type_name("N");
   command->add_flag("--json", args.json, "One JSON object");
-  command->footer("Example:\n  switchyard plan configs/quickstart.txtpb --world 8 --set parallel.expert=4");
+  command->footer(
+      "Example:\n  switchyard plan configs/quickstart.txtpb --world 8 --set parallel.expert=4 --set "
+      "train.global_batch_size=32");
   return command;
 }
 
@@ -305,8 +307,8 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
   program.app.footer("switchyard COMMAND --help describes a command.");
   check_command(program.app, arguments);
   try {
-    program.app.parse(
-        std::vector<std::string>(arguments.rbegin(), arguments.rend()));  // CLI11 takes them from the back
+    // CLI11 takes them from the back.
+    program.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
     return Message{program.app.help()};
   } catch (const CLI::CallForVersion& version) {

@@ -1,3 +1,4 @@
+// The command line as a command with its arguments, or as text to print.
 #pragma once
 
 #include <string>

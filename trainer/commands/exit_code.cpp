@@ -1,4 +1,4 @@
-#include "trainer/commands/report.h"
+#include "trainer/commands/exit_code.h"
 
 #include <chrono>
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include "trainer/together.h"
 
 namespace switchyard {
+
 int exit_code_of(const std::exception& error) { return as_error(error).exit_code(); }
 
 int report_and_exit_code(const std::exception& error, bool speak) {

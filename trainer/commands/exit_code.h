@@ -1,11 +1,12 @@
+// How an error ends the program: one line on stderr and an exit code.
 #pragma once
 
 #include <exception>
 
 namespace switchyard {
 
-// As as_error() (trainer/together.h) decides: 2 usage or config, 3 data or checkpoint, 4
-// non-finite loss, 5 hang or lost peer, 6 memory or disk, 1 a bug of ours.
+// As as_error() (trainer/together.h) decides: 2 usage or config, 3 data or checkpoint, 4 non-finite loss, 5
+// hang or lost peer, 6 memory or disk, 1 a bug of ours.
 int exit_code_of(const std::exception&);
 
 // "switchyard: MESSAGE" on stderr where `speak` is set, and the exit code. With several ranks one speaks.

@@ -2,18 +2,16 @@
 
 #include <cstdio>
 
+#include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/commands/commands.h"
-#include "trainer/config.h"
 #include "trainer/export/export_gguf.h"
 #include "trainer/export/export_hf.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 
 int run_export(const ExportArgs& args) {
-  const Warn warn = [](const std::string& message) {
-    fmt::print(stderr, "switchyard: warning: {}\n", message);
-  };
   const fs::path checkpoint = resolve_checkpoint(args.checkpoint, warn);
   const std::string arch = args.arch.empty() ? "auto" : args.arch;
   const DType dtype = args.dtype == "bf16" ? DType::kBF16 : DType::kF32;
@@ -23,9 +21,12 @@ int run_export(const ExportArgs& args) {
                 {.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype, .warn = warn})
           : export_hf({.checkpoint = checkpoint, .out = args.out, .arch = arch, .dtype = dtype});
   CheckpointReader reader(checkpoint);
-  const ModelOptions model = model_from_text(reader.text(kModelText), (checkpoint / kModelText).string());
+  const ModelOptions model = read_model_options(reader);
   if (model.moe && model.moe->noisy_gate)
     fmt::print("left out, since training alone has noise: mlp.gate.noise_weight (model.moe.noisy_gate)\n");
+  if (model.moe && model.moe->eval_capacity_factor > 0)
+    fmt::print("other programs drop no choices: model.moe.eval_capacity_factor ({}) is left out\n",
+               model.moe->eval_capacity_factor);
   fmt::print("{} exported as {} to {}\n", checkpoint.string(), chosen, args.out);
   return 0;
 }

@@ -10,6 +10,7 @@
 #include "trainer/export/output.h"
 #include "trainer/export/tensor_list.h"
 #include "trainer/metrics/run_picture.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 namespace {
@@ -81,7 +82,7 @@ Json describe_run(const fs::path& run, const fs::path& checkpoints) {
     } catch (const Error& error) {
       entry["intact"] = false;
       entry["error"] = error.what();
-      fmt::print(stderr, "switchyard: warning: {}\n", error.what());
+      warn(error.what());
     }
     list.push_back(entry);
   }

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstdio>
 
+#include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/commands/commands.h"
 #include "trainer/data/training_data.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 namespace {
@@ -31,9 +33,8 @@ int64_t mapped_bytes(const TrainingData& data, const Config& config, int64_t wor
 int run_plan(const PlanArgs& args) {
   Config config = load_config(args.config, args.sets, args.merges);
   if (!config.train.init_from.empty()) {
-    CheckpointReader reader(resolve_checkpoint(config.train.init_from, [](const std::string&) {}));
-    adopt_model(config,
-                model_from_text(reader.text("model.txtpb"), reader.directory().string() + "/model.txtpb"));
+    CheckpointReader reader(resolve_checkpoint(config.train.init_from, warn));
+    adopt_model(config, read_model_options(reader));
   }
   int64_t data_bytes = 0;
   const std::vector<DataSetOptions> sets = config.data.sets();

@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "trainer/checkpoint/files.h"
 #include "trainer/commands/commands.h"
+#include "trainer/files/files.h"
 #include "trainer/job/evaluate_file.h"
 #include "trainer/report/report.h"
 

@@ -1,11 +1,9 @@
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <thread>
 
 #include "trainer/commands/commands.h"
-#include "trainer/commands/report.h"
+#include "trainer/commands/exit_code.h"
 #include "trainer/job/job.h"
 #include "trainer/together.h"
 
@@ -18,7 +16,7 @@ namespace {
 [[noreturn]] void leave_after_lost_peer(const std::exception& e) {
   const int code = report_and_exit_code(e);
   std::this_thread::sleep_for(std::chrono::milliseconds(700));
-  _exit(code);
+  abort_world(code);
 }
 
 int train(const TrainArgs& args, Config config, const Group& world, const LaunchInfo& launch) {

@@ -180,4 +180,9 @@ void check_model(const ModelOptions& model, const std::string& where, Fault faul
   if (const auto conflict = config::find_conflict(model)) fail(fault, where, ": ", conflict->message);
 }
 
+void check_device(const ModelOptions& model, Device device, const std::string& where) {
+  if (const auto conflict = config::find_device_conflict(model, device))
+    fail(Fault::kUsage, where, ": ", conflict->message);
+}
+
 }  // namespace switchyard

@@ -7,6 +7,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/norm_rope.h"
+#include "kernels/routing.h"
 
 namespace switchyard::config {
 namespace {
@@ -23,6 +24,9 @@ class Checker {
   void require(bool holds, std::string path, fmt::format_string<Values...> format, Values&&... values) {
     if (holds || conflict_) return;
     conflict_ = Conflict{std::move(path), fmt::format(format, std::forward<Values>(values)...)};
+  }
+  void add(std::optional<Conflict> conflict) {
+    if (!conflict_) conflict_ = std::move(conflict);
   }
   bool failed() const { return conflict_.has_value(); }
   std::optional<Conflict> result() && { return std::move(conflict_); }
@@ -53,7 +57,7 @@ void check_attention(Checker& c, const ModelOptions& m) {
       m.head_dim, kernels::kMaxHeadDim);
   c.require(m.head_dim % 2 == 0, "model.head_dim",
             "model.head_dim is {}; rotary embeddings need an even number", m.head_dim);
-  const auto rotary = static_cast<int64_t>(static_cast<double>(m.head_dim) * m.partial_rotary_factor);
+  const int64_t rotary = m.rotary_dim();
   c.require(rotary >= 2 && rotary % 2 == 0, "model.partial_rotary_factor",
             "model.partial_rotary_factor ({}) of model.head_dim ({}) is {} rotary dimensions; an even number "
             "of at least 2 is needed",
@@ -102,8 +106,7 @@ void check_layers(Checker& c, const ModelOptions& m) {
     c.require(layer < m.num_layers, "model.dense_layers",
               "model.dense_layers names layer {} of model.num_layers ({})", layer, m.num_layers);
   }
-  int64_t moe_layers = 0;
-  for (int64_t layer = 0; layer < m.num_layers; ++layer) moe_layers += m.is_moe(layer);
+  const int64_t moe_layers = m.moe_layers();
   c.require(moe_layers == m.num_layers || m.intermediate_size > 0, "model.intermediate_size",
             "model.intermediate_size is missing; {} of {} layers are dense", m.num_layers - moe_layers,
             m.num_layers);
@@ -115,27 +118,6 @@ void check_layers(Checker& c, const ModelOptions& m) {
 
 }  // namespace
 
-double parameter_count(const ModelOptions& m) {
-  const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
-  const auto heads = static_cast<double>(m.num_attention_heads),
-             kv = static_cast<double>(m.num_key_value_heads);
-  double all = static_cast<double>(m.vocab_size) * d * (m.tie_embeddings ? 1 : 2) + d;
-  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
-    all += 2 * d + d * head * (2 * heads + 2 * kv) + (m.qkv_bias ? head * (heads + 2 * kv) : 0);
-    if (m.qk_norm == QkNorm::kPerHead) all += 2 * head;
-    if (m.qk_norm == QkNorm::kWhole) all += head * (heads + kv);
-    const bool moe = m.is_moe(layer);
-    if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
-    if (!moe) continue;
-    const auto experts = static_cast<double>(m.moe->num_experts);
-    all +=
-        experts * d * ((m.moe->noisy_gate ? 2 : 1) + 3 * static_cast<double>(m.moe->moe_intermediate_size));
-    all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
-           (m.moe->shared_expert_gate ? d : 0);
-  }
-  return all;
-}
-
 std::optional<Conflict> find_conflict(const ModelOptions& m) {
   Checker c;
   check_attention(c, m);
@@ -145,6 +127,21 @@ std::optional<Conflict> find_conflict(const ModelOptions& m) {
     const double parameters = parameter_count(m);
     c.require(4 * parameters <= kAbsurdBytes, "model.hidden_size",
               "the model has {:.3g} parameters, which is absurdly many", parameters);
+  }
+  return std::move(c).result();
+}
+
+std::optional<Conflict> find_device_conflict(const ModelOptions& m, Device device) {
+  if (device != Device::kCuda) return std::nullopt;
+  Checker c;
+  const MoeOptions moe = m.moe.value_or(MoeOptions{});
+  for (const auto& [name, value, most] :
+       {std::tuple{"model.head_dim", m.head_dim, kernels::kMaxCudaHeadDim},
+        {"model.moe.num_experts", moe.num_experts, kernels::kMaxCudaExperts},
+        {"model.moe.top_k", moe.top_k, kernels::kMaxCudaChoices},
+        {"model.moe.num_groups", moe.num_groups, kernels::kMaxCudaGroups}}) {
+    c.require(value <= most, name, "{} ({}) exceeds {}, the most that CUDA has kernels for", name, value,
+              most);
   }
   return std::move(c).result();
 }
@@ -180,9 +177,7 @@ std::optional<Conflict> find_conflict(const Config& config) {
             "train.micro_batch_size ({}) times train.sequence_length ({}){} is more than {}",
             t.micro_batch_size, t.sequence_length, config.model.moe ? " times model.moe.top_k" : "",
             static_cast<int64_t>(kAbsurdChoices));
-  c.require(config.device != Device::kCuda || config.model.head_dim <= kernels::kMaxCudaHeadDim,
-            "model.head_dim", "model.head_dim ({}) exceeds {}, the most that device: CUDA has attention for",
-            config.model.head_dim, kernels::kMaxCudaHeadDim);
+  c.add(find_device_conflict(config.model, config.device));
   check_cuda_graphs(c, config);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
@@ -221,3 +216,28 @@ std::optional<Conflict> find_layout_conflict(const Config& config) {
 }
 
 }  // namespace switchyard::config
+
+namespace switchyard {
+
+double parameter_count(const ModelOptions& m) {
+  const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
+  const auto heads = static_cast<double>(m.num_attention_heads),
+             kv = static_cast<double>(m.num_key_value_heads);
+  double all = static_cast<double>(m.vocab_size) * d * (m.tie_embeddings ? 1 : 2) + d;
+  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
+    all += 2 * d + d * head * (2 * heads + 2 * kv) + (m.qkv_bias ? head * (heads + 2 * kv) : 0);
+    if (m.qk_norm == QkNorm::kPerHead) all += 2 * head;
+    if (m.qk_norm == QkNorm::kWhole) all += head * (heads + kv);
+    const bool moe = m.is_moe(layer);
+    if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
+    if (!moe) continue;
+    const auto experts = static_cast<double>(m.moe->num_experts);
+    all +=
+        experts * d * ((m.moe->noisy_gate ? 2 : 1) + 3 * static_cast<double>(m.moe->moe_intermediate_size));
+    all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
+           (m.moe->shared_expert_gate ? d : 0);
+  }
+  return all;
+}
+
+}  // namespace switchyard

@@ -14,6 +14,8 @@ struct Conflict {
 };
 
 std::optional<Conflict> find_conflict(const ModelOptions&);
+// What the device has no kernels for.
+std::optional<Conflict> find_device_conflict(const ModelOptions&, Device);
 // With one choice the weight must be the expert's score itself, or it is the constant 1 and the router learns
 // nothing. An imported model may be so; training may not.
 std::optional<Conflict> find_dead_router(const ModelOptions&);
@@ -21,8 +23,5 @@ std::optional<Conflict> find_dead_router(const ModelOptions&);
 std::optional<Conflict> find_conflict(const Config&);
 // Of `parallel` with the model.
 std::optional<Conflict> find_layout_conflict(const Config&);
-// Trained parameters, embeddings and all experts included; a double, since absurd sizes are what it is asked
-// for.
-double parameter_count(const ModelOptions&);
 
 }  // namespace switchyard::config

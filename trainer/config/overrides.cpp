@@ -146,6 +146,8 @@ Override parse_override(const std::string& text) {
   } else if (value.starts_with('[') && value.ends_with(']')) {
     for (const std::string_view item : split_list(value.substr(1, value.size() - 2)))
       set_value(place, item, where);
+  } else if (value.starts_with('[')) {
+    fail(Fault::kUsage, where, ": the list has no closing ]; text that starts with [ stands in quotes");
   } else {
     set_value(place, value, where);
   }

@@ -1,3 +1,4 @@
+// What a misspelt word may have meant.
 #pragma once
 
 #include <string>

@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/data/bpe.h"
 #include "trainer/data/sentencepiece.h"
 #include "trainer/data/tokenizer.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

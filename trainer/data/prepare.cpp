@@ -8,9 +8,9 @@
 #include <optional>
 
 #include "kernels/check.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/data/bpe_trainer.h"
 #include "trainer/data/text_files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {

@@ -116,14 +116,8 @@ Batch Sampler::evaluation_batch(int64_t first, int64_t count) const {
 
 void MicroBatchPlan::check() const {
   CHECK(world > 0 && rank >= 0 && rank < world, world, " ", rank);
-  if (global_batch <= 0 || micro_batch <= 0 || global_batch % micro_batch != 0) {
-    fail(Fault::kUsage, "train.global_batch_size (", global_batch,
-         ") must be a multiple of train.micro_batch_size (", micro_batch, ")");
-  }
-  if (global_batch / micro_batch % world != 0) {
-    fail(Fault::kUsage, "train.global_batch_size / train.micro_batch_size (", global_batch / micro_batch,
-         " micro-batches) must be a multiple of the ", world, " processes");
-  }
+  CHECK(global_batch > 0 && micro_batch > 0 && global_batch % (micro_batch * world) == 0, global_batch, " ",
+        micro_batch, " ", world);
 }
 
 uint64_t MicroBatchPlan::first_sample(int64_t step, int64_t micro_batch_index) const {

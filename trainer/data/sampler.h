@@ -32,8 +32,8 @@ class Permutation {
 struct Batch {
   std::vector<int32_t> ids;      // [sequences * sequence_length]
   std::vector<int32_t> targets;  // the same; -1: no target
-  std::vector<int32_t>
-      documents;  // the same or empty: from 0 in each sequence, one more after each document's end
+  // The same or empty: from 0 in each sequence, one more after each document's end.
+  std::vector<int32_t> documents;
   int64_t sequences = 0;
   int64_t sequence_length = 0;
 };
@@ -79,7 +79,7 @@ struct MicroBatchPlan {
   int64_t global_batch = 1, micro_batch = 1;  // sequences
   int world = 1, rank = 0;
 
-  void check() const;  // Fault::kUsage where the sizes do not divide
+  void check() const;  // that the sizes divide (check_world has told the user)
   int64_t micro_batches() const { return global_batch / micro_batch / world; }  // a rank's, each step
   uint64_t first_sample(int64_t step, int64_t micro_batch_index) const;
 };

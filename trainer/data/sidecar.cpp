@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "kernels/check.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {
@@ -99,8 +99,8 @@ bool BlockReader::next(TextBlock& block) {
     cut = find_cut(searched);
     if (cut != std::string::npos || source_ended_) break;
     const size_t before = buffer_.size();
-    searched =
-        std::max(searched, before - std::min<size_t>(before, 1));  // the character after a line end counts
+    // The character after a line end counts.
+    searched = std::max(searched, before - std::min<size_t>(before, 1));
     buffer_.resize(before + static_cast<size_t>(block_bytes_) + 1);
     const int64_t got = source_->read(buffer_.data() + before, block_bytes_ + 1);
     buffer_.resize(before + static_cast<size_t>(got));

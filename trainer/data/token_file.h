@@ -17,9 +17,9 @@
 #include <string_view>
 #include <vector>
 
-#include "trainer/checkpoint/files.h"
 #include "trainer/data/sidecar.h"
 #include "trainer/data/token_type.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 
@@ -44,8 +44,8 @@ class TokenFile {
   int64_t document_of(int64_t position) const;     // 0 <= position < tokens()
   int64_t document_begin(int64_t document) const;  // first position; document_begin(documents()) == tokens()
 
-  int64_t max_token()
-      const;  // the largest id in the file; a negative id counts as larger than any. Reads it all
+  // The largest id in the file; a negative id counts as larger than any. Reads it all.
+  int64_t max_token() const;
   // Fault::kData with position and value where an id is not in [0, vocab_size), and where the files are not
   // those that the sidecar, if there is one, has the checksums of. Reads it all.
   void check_tokens(int64_t vocab_size) const;

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/check.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/data/utf8.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

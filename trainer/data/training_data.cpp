@@ -17,29 +17,33 @@ std::vector<double> weights_of(const std::vector<DataSetOptions>& sets) {
 // Of set 0 the seed itself. An odd factor: no two sets of a job share a seed.
 uint64_t seed_of(uint64_t seed, size_t set) { return seed ^ (set * 0x9e3779b97f4a7c15); }
 
+void check_agreement(const TokenFile& known, const TokenFile& file) {
+  const Sidecar &a = *known.sidecar(), &b = *file.sidecar();
+  if (a.vocab_size != b.vocab_size) {
+    fail(Fault::kData, file.prefix(), ".json: a vocabulary of ", b.vocab_size, " tokens, but that of ",
+         known.prefix(), " has ", a.vocab_size);
+  }
+  if (a.tokenizer_fingerprint != b.tokenizer_fingerprint)
+    fail(Fault::kData, file.prefix(), ".json: another tokenizer than that of ", known.prefix());
+}
+
 }  // namespace
 
 TrainingData::TrainingData(std::vector<DataSetOptions> sets)
     : sets_(std::move(sets)), order_(weights_of(sets_)) {
   for (const DataSetOptions& set : sets_) files_.push_back(TokenFile::open(set.path));
-  check_agreement();
+  for (const TokenFile& file : files_) check_tokenizer(file);
 }
 
-void TrainingData::check_agreement() const {
-  const TokenFile* known = nullptr;
-  for (const TokenFile& file : files_) {
-    if (!file.sidecar()) continue;
-    if (known == nullptr) known = &file;
-    const Sidecar &a = *known->sidecar(), &b = *file.sidecar();
-    if (a.vocab_size != b.vocab_size) {
-      fail(Fault::kData, file.prefix(), ".json: a vocabulary of ", b.vocab_size, " tokens, but ",
-           known->prefix(), " of the same blend has ", a.vocab_size);
-    }
-    if (a.tokenizer_fingerprint != b.tokenizer_fingerprint) {
-      fail(Fault::kData, file.prefix(), ".json: another tokenizer than that of ", known->prefix(),
-           " in the same blend");
-    }
-  }
+const TokenFile* TrainingData::first_that_knows() const {
+  const auto known = std::find_if(files_.begin(), files_.end(),
+                                  [](const TokenFile& file) { return file.sidecar().has_value(); });
+  return known == files_.end() ? nullptr : &*known;
+}
+
+void TrainingData::check_tokenizer(const TokenFile& other) const {
+  const TokenFile* known = first_that_knows();
+  if (known != nullptr && other.sidecar()) check_agreement(*known, other);
 }
 
 int64_t TrainingData::tokens() const {
@@ -55,17 +59,10 @@ int64_t TrainingData::bytes() const {
 }
 
 int64_t TrainingData::vocab_size() const {
+  if (const TokenFile* known = first_that_knows()) return known->sidecar()->vocab_size;
   int64_t largest = 0;
-  for (const TokenFile& file : files_) {
-    if (file.sidecar()) return file.sidecar()->vocab_size;
-  }
   for (const TokenFile& file : files_) largest = std::max(largest, file.vocab_size());
   return largest;
-}
-
-bool TrainingData::knows_vocabulary() const {
-  return std::any_of(files_.begin(), files_.end(),
-                     [](const TokenFile& file) { return file.sidecar().has_value(); });
 }
 
 void TrainingData::check_tokens(int64_t vocab_size) const {

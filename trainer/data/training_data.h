@@ -29,7 +29,9 @@ class TrainingData {
   int64_t bytes() const;  // of the files that are mapped
   // The sets' own where it is known, else the largest token + 1. May read all.
   int64_t vocab_size() const;
-  bool knows_vocabulary() const;
+  bool knows_vocabulary() const { return first_that_knows() != nullptr; }
+  // Fault::kData where `other`, a validation set, has another vocabulary or tokenizer and both are known.
+  void check_tokenizer(const TokenFile& other) const;
   void check_tokens(int64_t vocab_size) const;   // TokenFile's, of each
   std::unique_ptr<Tokenizer> tokenizer() const;  // null: unknown
   uint64_t fingerprint() const;                  // of files and weights
@@ -42,7 +44,7 @@ class TrainingData {
   std::vector<int64_t> tokens_of(uint64_t samples);
 
  private:
-  void check_agreement() const;
+  const TokenFile* first_that_knows() const;  // its vocabulary; null: none does
 
   std::vector<DataSetOptions> sets_;
   std::vector<TokenFile> files_;

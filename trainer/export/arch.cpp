@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {

@@ -26,8 +26,7 @@ void write_attention_keys(GgufFile& file, const std::string& a, const ModelOptio
   file.set_u32(a + ".attention.key_length", o.head_dim);
   file.set_u32(a + ".attention.value_length", o.head_dim);
   file.set_f32(a + ".attention.layer_norm_rms_epsilon", o.rms_norm_eps);
-  file.set_u32(a + ".rope.dimension_count",
-               static_cast<int64_t>(static_cast<double>(o.head_dim) * o.partial_rotary_factor));
+  file.set_u32(a + ".rope.dimension_count", o.rotary_dim());
   file.set_f32(a + ".rope.freq_base", o.rope_theta);
 }
 

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "kernels/dtype.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

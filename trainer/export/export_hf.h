@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/dtype.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <optional>
 
-#include "trainer/checkpoint/files.h"
 #include "trainer/export/arch.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {
@@ -23,14 +23,8 @@ constexpr GgufName kNames[] = {{GgufArch::kQwen3Moe, "qwen3moe", "qwen3_moe"},
                                {GgufArch::kGlm4Moe, "glm4moe", "glm4_moe"},
                                {GgufArch::kQwen3, "qwen3", "qwen3"}};
 
-int64_t dense_count(const ModelOptions& o) {
-  int64_t dense = 0;
-  for (int64_t layer = 0; layer < o.num_layers; ++layer) dense += !o.is_moe(layer);
-  return dense;
-}
-
 bool dense_first(const ModelOptions& o) {
-  for (int64_t layer = 0; layer < dense_count(o); ++layer)
+  for (int64_t layer = 0; layer < o.num_layers - o.moe_layers(); ++layer)
     if (o.is_moe(layer)) return false;
   return true;
 }
@@ -47,7 +41,7 @@ void check_plain_moe(Found& found, const ModelOptions& o) {
   add_if(found, m.score_function == ScoreFunction::kSigmoid, "score_function: SIGMOID");
   add_if(found, m.expert_bias, "expert_bias");
   add_if(found, m.topk_scaling_factor != 1, "topk_scaling_factor");
-  add_if(found, dense_count(o) > 0, "dense layers");
+  add_if(found, o.moe_layers() < o.num_layers, "dense layers");
 }
 
 void check_moe(GgufArch arch, Found& found, const ModelOptions& o) {

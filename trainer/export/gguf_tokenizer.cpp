@@ -3,9 +3,9 @@
 #include <map>
 #include <optional>
 
-#include "trainer/checkpoint/strict_json.h"
 #include "trainer/data/pre_tokenizer.h"
 #include "trainer/data/tokenizer.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {

@@ -1,3 +1,4 @@
+// A tokenizer as the keys of a GGUF file.
 #pragma once
 
 #include <nlohmann/json.hpp>

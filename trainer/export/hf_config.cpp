@@ -3,8 +3,8 @@
 #include <cmath>
 #include <set>
 
-#include "trainer/checkpoint/strict_json.h"
 #include "trainer/config.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {
@@ -13,8 +13,7 @@ using nlohmann::json;
 
 constexpr int64_t kMaxSize = int64_t{1} << 31;
 constexpr int64_t kMaxLayers = 1 << 16;
-constexpr int64_t kMaxExperts = 1 << 20;
-constexpr int64_t kDefaultContext = 4096;
+constexpr int64_t kAbsurdExperts = 1 << 20;
 constexpr const char* kSourceKeys[] = {"model_type", "max_position_embeddings", "bos_token_id",
                                        "eos_token_id", "pad_token_id"};
 
@@ -162,7 +161,7 @@ void read_common(const Reader& config, const ArchInfo& arch, ModelOptions& o) {
 int64_t read_expert_count(const Reader& config) {
   int64_t count = 0;
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
-    const int64_t n = config.integer(key, 0, 1, kMaxExperts);
+    const int64_t n = config.integer(key, 0, 1, kAbsurdExperts);
     if (n != 0 && count != 0 && n != count) config.refuse(concat(key, " (", n, ") contradicts ", count));
     if (n != 0) count = n;
   }
@@ -220,9 +219,8 @@ void read_moe(const Reader& config, Arch arch, ModelOptions& o) {
   }
   if (arch == Arch::kQwen3Moe || arch == Arch::kQwen2Moe) read_qwen_layers(config, o);
   if (arch == Arch::kGlm4Moe) read_glm_moe(config, o, m);
-  int64_t moe_layers = 0;
   o.moe = m;
-  for (int64_t layer = 0; layer < o.num_layers; ++layer) moe_layers += o.is_moe(layer);
+  const int64_t moe_layers = o.moe_layers();
   if (moe_layers == 0) o.moe.reset();
   if (moe_layers < o.num_layers) o.intermediate_size = config.integer("intermediate_size", std::nullopt);
 }
@@ -232,74 +230,6 @@ json read_source(const Reader& config) {
   for (const char* key : kSourceKeys)
     if (const json* value = config.find(key)) source[key] = *value;
   return source;
-}
-
-// Key by key in the order that a person would read it.
-using Text = nlohmann::ordered_json;
-
-void write_moe(Arch arch, const ModelOptions& o, Text& out) {
-  const MoeOptions& m = *o.moe;
-  int64_t moe_layers = 0;
-  Text dense = Text::array();
-  for (int64_t layer = 0; layer < o.num_layers; ++layer) {
-    if (o.is_moe(layer))
-      ++moe_layers;
-    else if ((layer + 1) % o.moe_layer_interval == 0)
-      dense.push_back(layer);
-  }
-  const char* experts = arch == Arch::kMixtral   ? "num_local_experts"
-                        : arch == Arch::kGlm4Moe ? "n_routed_experts"
-                                                 : "num_experts";
-  out[experts] = m.num_experts;
-  out["num_experts_per_tok"] = m.top_k;
-  if (arch == Arch::kMixtral || arch == Arch::kOlmoe)
-    out["intermediate_size"] = m.moe_intermediate_size;
-  else
-    out["moe_intermediate_size"] = m.moe_intermediate_size;
-  if (arch != Arch::kMixtral) out["norm_topk_prob"] = is_normalized(m);
-  if (arch == Arch::kMixtral) out["router_jitter_noise"] = m.jitter_eps;
-  if (arch == Arch::kQwen3Moe || arch == Arch::kQwen2Moe) {
-    out["decoder_sparse_step"] = o.moe_layer_interval;
-    out["mlp_only_layers"] = dense;
-  }
-  if (arch == Arch::kQwen2Moe) {
-    out["shared_expert_intermediate_size"] = m.shared_expert_intermediate_size;
-    out["qkv_bias"] = o.qkv_bias;
-  }
-  if (arch == Arch::kGlm4Moe) {
-    out["n_shared_experts"] = m.shared_expert_intermediate_size / m.moe_intermediate_size;
-    out["routed_scaling_factor"] = m.topk_scaling_factor;
-    out["n_group"] = m.num_groups;
-    out["topk_group"] = m.group_topk;
-    out["first_k_dense_replace"] = o.num_layers - moe_layers;
-    out["use_qk_norm"] = o.qk_norm == QkNorm::kPerHead;
-    out["num_nextn_predict_layers"] = 0;
-  } else {
-    // Ours is 1 per layer at uniform routing and summed; theirs is top_k for all layers together.
-    out["router_aux_loss_coef"] =
-        m.aux_loss_coeff * static_cast<double>(moe_layers) / static_cast<double>(m.top_k);
-  }
-}
-
-void write_attention(Arch arch, const ModelOptions& o, Text& out) {
-  out["num_attention_heads"] = o.num_attention_heads;
-  out["num_key_value_heads"] = o.num_key_value_heads;
-  out["head_dim"] = o.head_dim;
-  if (arch != Arch::kMixtral && arch != Arch::kQwen2Moe) out["attention_bias"] = o.qkv_bias;
-  out["attention_dropout"] = 0.0;
-  out["rope_theta"] = o.rope_theta;
-  out["rope_scaling"] = nullptr;
-  if (arch == Arch::kGlm4Moe) {
-    out["partial_rotary_factor"] = o.partial_rotary_factor;
-    out["rope_parameters"] = {{"rope_type", "default"},
-                              {"rope_theta", o.rope_theta},
-                              {"partial_rotary_factor", o.partial_rotary_factor}};
-  }
-  if (arch == Arch::kMixtral) out["sliding_window"] = nullptr;
-  if (arch == Arch::kQwen2Moe || arch == Arch::kQwen3Moe || arch == Arch::kQwen3)
-    out["use_sliding_window"] = false;
-  if (arch == Arch::kOlmoe) out["clip_qkv"] = nullptr;
-  if (arch == Arch::kLlama) out["mlp_bias"] = false;
 }
 
 // What the checkpoint says of the model must be readable again: every value is one that a config may have.
@@ -340,39 +270,6 @@ HfModel read_hf_config(const fs::path& path) {
   check_model(o, path.string());
   check_values(o, path);
   return {.arch = arch->arch, .options = o, .source = read_source(config)};
-}
-
-std::string hf_config_text(Arch arch, const ModelOptions& o, DType dtype, const json& source) {
-  const ArchInfo& info = info_of(arch);
-  Text out;
-  out["architectures"] = {info.class_name};
-  out["model_type"] = info.model_type;
-  out["vocab_size"] = o.vocab_size;
-  out["hidden_size"] = o.hidden_size;
-  out["num_hidden_layers"] = o.num_layers;
-  // The width of dense layers, should there be any.
-  out["intermediate_size"] = o.intermediate_size > 0 ? o.intermediate_size : o.moe->moe_intermediate_size;
-  write_attention(arch, o, out);
-  if (o.moe) write_moe(arch, o, out);
-  out["hidden_act"] = "silu";
-  out["rms_norm_eps"] = o.rms_norm_eps;
-  out["initializer_range"] = o.initializer_range;
-  out["tie_word_embeddings"] = o.tie_embeddings;
-  out["max_position_embeddings"] = source.value("max_position_embeddings", json(kDefaultContext));
-  out["use_cache"] = true;
-  // Written even where there is none: the classes' defaults may lie beyond the vocabulary.
-  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
-    out[key] = source.value(key, json());
-  out["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : "float32";
-  return out.dump(2) + "\n";
-}
-
-std::string hf_generation_config_text(const json& source) {
-  Text out;
-  out["_from_model_config"] = true;
-  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
-    if (source.contains(key)) out[key] = source[key];
-  return out.dump(2) + "\n";
 }
 
 }  // namespace switchyard

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/dtype.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/export/arch.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

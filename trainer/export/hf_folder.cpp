@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "trainer/checkpoint/strict_json.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include "trainer/checkpoint/files.h"
 #include "trainer/export/upcycle.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

@@ -1,8 +1,8 @@
 #include "trainer/export/output.h"
 
-#include "trainer/checkpoint/strict_json.h"
-#include "trainer/config.h"
+#include "trainer/checkpoint/model_state.h"
 #include "trainer/export/tensor_list.h"
+#include "trainer/files/strict_json.h"
 
 namespace switchyard {
 namespace {
@@ -35,7 +35,7 @@ void check_output(const fs::path& path) {
 StoredModel read_model(CheckpointReader& checkpoint) {
   StoredModel model;
   const fs::path directory = checkpoint.directory();
-  model.options = model_from_text(checkpoint.text(kModelText), (directory / kModelText).string());
+  model.options = read_model_options(checkpoint);
   model.source = nlohmann::json::object();
   if (checkpoint.has_text(kSourceText)) {
     model.source = parse_json(checkpoint.text(kSourceText), directory / kSourceText, Fault::kData);

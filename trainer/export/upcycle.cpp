@@ -7,15 +7,16 @@
 #include "trainer/checkpoint/runs.h"
 #include "trainer/config.h"
 #include "trainer/export/output.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 namespace {
 
-constexpr int64_t kMaxExperts = 1024;  // each is a copy of the dense network in the checkpoint
+constexpr int64_t kMaxCopies = 1024;  // each is a copy of the dense network in the checkpoint
 
 [[noreturn]] void refuse(const std::string& text) {
   fail(Fault::kUsage, "--upcycle: ", shown(text),
-       " is given, num_experts=N,top_k=K is needed, 1 <= K <= N <= ", kMaxExperts);
+       " is given, num_experts=N,top_k=K is needed, 1 <= K <= N <= ", kMaxCopies);
 }
 
 }  // namespace
@@ -34,7 +35,7 @@ UpcycleOptions parse_upcycle(const std::string& text) {
     if (error != std::errc() || next != pair.data() + pair.size()) refuse(text);
     begin = end + 1;
   }
-  if (options.top_k < 1 || options.top_k > options.num_experts || options.num_experts > kMaxExperts)
+  if (options.top_k < 1 || options.top_k > options.num_experts || options.num_experts > kMaxCopies)
     refuse(text);
   return options;
 }
@@ -71,7 +72,7 @@ std::string dense_twin(const std::string& name) {
 
 void upcycle_checkpoint(const fs::path& from, const fs::path& to, const UpcycleOptions& upcycle) {
   check_output(to);
-  CheckpointReader reader(resolve_checkpoint(from, [](const std::string&) {}), Verify::kAll);
+  CheckpointReader reader(resolve_checkpoint(from, warn), Verify::kAll);
   const StoredModel dense = read_model(reader);
   const ModelOptions options = upcycled(dense.options, upcycle);
   check_model(options, reader.directory().string());

@@ -8,12 +8,10 @@ Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
   const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};
   const Sampler sampler(
       file, {.sequence_length = train.sequence_length, .documents = loaded.options.mask_documents});
-  std::unique_ptr<Tokenizer> own;
-  const Tokenizer* tokenizer = loaded.tokenizer.get();
-  if (tokenizer == nullptr) {
-    own = tokenizer_of(file);
-    tokenizer = own.get();
-  }
+  std::unique_ptr<Tokenizer> own = tokenizer_of(file);
+  if (own && loaded.tokenizer && own->fingerprint() != loaded.tokenizer->fingerprint())
+    fail(Fault::kData, prefix, ": its tokenizer is not the model's");
+  const Tokenizer* tokenizer = loaded.tokenizer ? loaded.tokenizer.get() : own.get();
   LoadRecorder loads;
   Evaluation result =
       evaluate(*loaded.model, sampler, tokenizer, train.micro_batch_size, 0, make_self(), &loads);

@@ -30,14 +30,21 @@ class TrainingJob {
   ~TrainingJob();
 
   void run();
-  int64_t last_step_done() const { return step_; }
 
  private:
   void open_data();
   void lock_run_directory();
   void open_run_directory();
+  void open_metrics();
   void choose_device() const;
-  void adopt_initial_model(const std::function<void(const std::string&)>& warn);
+  void choose_checkpoint(const Group& world);
+  // Whose weights the run starts with; none: fresh ones.
+  const std::optional<std::filesystem::path>& start_from() const {
+    return resume_from_ ? resume_from_ : init_from_;
+  }
+  void adopt_initial_model();
+  void adopt_texts(bool warns);
+  void check_prompts(bool warns) const;
   void check_resumable(CheckpointReader& reader);
   void build_model();
   void restore();
@@ -49,9 +56,10 @@ class TrainingJob {
   bool due(int64_t every) const;
   void evaluate_if_missed();
   void evaluate_now(int64_t step);
+  void sample_if_missed();
   void sample_now(int64_t step);
+  std::filesystem::path samples_of(int64_t step) const;
   void save(int64_t step);
-  void drop_later_checkpoints(int64_t step) const;
   std::string state_json(int64_t step) const;
   void say(const std::string& line) {
     if (progress_) progress_->say(line);

@@ -1,23 +1,22 @@
 #include "trainer/job/plan.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "parallel/comm/planned.h"
+#include "trainer/job/process_memory.h"
 #include "trainer/job/step.h"
 
 namespace switchyard {
 
 namespace {
 
-Axis planned_axis(int size, const char* name) {
-  const Group group = make_planned(0, size, name);
+Axis planned_axis(int rank, int size, const char* name) {
+  const Group group = make_planned(rank, size, name);
   return {group, group};
 }
 
@@ -31,37 +30,6 @@ constexpr int64_t kMostCopies = 8 << 20;
 // Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more
 // memory.
 constexpr int64_t kPlannedMicroBatches = 2;
-
-// "Name:  123 kB" in a file of /proc; 0 where there is no such line.
-int64_t proc_bytes(const char* path, const std::string& name) {
-  std::ifstream in(path);
-  for (std::string word; in >> word;) {
-    if (word == name) {
-      int64_t kib = 0;
-      in >> kib;
-      return kib << 10;
-    }
-  }
-  return 0;
-}
-
-// Of the whole machine, or of the container.
-int64_t available_bytes() {
-  int64_t bytes = proc_bytes("/proc/meminfo", "MemAvailable:");
-  if (bytes == 0) bytes = std::numeric_limits<int64_t>::max();
-  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    int64_t limit = 0;
-    if (std::ifstream in(path); in >> limit) bytes = std::min(bytes, limit);  // "max" is no number
-  }
-  return bytes;
-}
-
-int64_t address_space_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-    return std::numeric_limits<int64_t>::max();
-  return static_cast<int64_t>(limit.rlim_cur);
-}
 
 void count_parameters(const ParameterStore& store, const ModelOptions& model, Plan& plan) {
   for (const Parameter& p : store.parameters()) {
@@ -92,8 +60,7 @@ Plan make_plan(Config config, int64_t world) {
   plan.expert_parallel = config.parallel.expert;
   plan.tokens_per_step = config.train.global_batch_size * config.train.sequence_length;
   if (config.device == Device::kCpu) {
-    plan.program =
-        proc_bytes("/proc/self/status", "VmRSS:") + kRunningBytes + (world > 1 ? kMessagingBytes : 0);
+    plan.program = resident_bytes() + kRunningBytes + (world > 1 ? kMessagingBytes : 0);
   }
   const int64_t round = config.train.micro_batch_size * world;
   const int64_t micro_batches = config.train.global_batch_size / round;
@@ -104,7 +71,9 @@ Plan make_plan(Config config, int64_t world) {
   reset_peak(Device::kMeta);
   const Device device = std::exchange(config.device, Device::kMeta);
   imitate(device);
-  const Mesh mesh{planned_axis(ranks, "world"), planned_axis(ep, "ep"), planned_axis(ranks / ep, "edp")};
+  // Where experts do not divide evenly, the last rank of an ep group has one more than others.
+  const Mesh mesh{planned_axis(0, ranks, "world"), planned_axis(ep - 1, ep, "ep"),
+                  planned_axis(0, ranks / ep, "edp")};
 
   ParameterStore store;
   Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);

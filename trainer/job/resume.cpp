@@ -59,8 +59,8 @@ ExpertState read_layer(const nlohmann::json& layer, const std::string& where, in
 
 void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
                     const Warn& warn) {
-  if (!reader.has_text("state.json")) return;
-  const auto state = nlohmann::json::parse(reader.text("state.json"), nullptr, false);
+  if (!reader.has_text(kStateText)) return;
+  const auto state = nlohmann::json::parse(reader.text(kStateText), nullptr, false);
   if (!state.is_object()) return;
   const std::string where = reader.directory().string();
   refuse_other_batches(state, where, config.train);
@@ -72,6 +72,8 @@ void check_same_run(CheckpointReader& reader, const Config& config, uint64_t dat
           "samples and noise go on in an order as if it had been so from the start");
   compare("train.sequence_length", "sequence_length", static_cast<uint64_t>(config.train.sequence_length),
           "samples go on, and tokens are counted, as if it had been so from the start");
+  if (state.contains("shuffle") && state["shuffle"] != config.data.shuffle)
+    warn(where + ": data.shuffle was another: samples go on in an order as if it had been so from the start");
   if (state.contains("data_fingerprint") && state["data_fingerprint"] != hex_of(data_fingerprint))
     warn(where + ": was trained on other data than this config names");
 }
@@ -80,7 +82,7 @@ void put(nlohmann::ordered_json& state, const std::vector<ExpertState>& layers) 
   auto& list = state["experts"] = nlohmann::ordered_json::array();
   for (const auto& [slots, trial] : layers)
     list.push_back(
-        {{"slots", slots}, {"loads", trial.loads}, {"tried", trial.slots}, {"spared", trial.spared}});
+        {{"slots", slots}, {"loads", trial.loads}, {"tried", trial.tried}, {"spared", trial.spared}});
 }
 
 std::vector<ExpertState> read_expert_state(const std::string& text, const std::string& where, size_t layers,

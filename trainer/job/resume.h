@@ -13,7 +13,7 @@ namespace switchyard {
 
 // Compares the checkpoint's state.json (none: nothing is compared) with the config. Another batch size is
 // Error{kUsage}: samples are counted as steps times sequences a step, so some would be passed over or come
-// again. Another seed, sequence length or data is legal and goes to `warn`: the order of samples is then as
+// again. Another seed, sequence length, shuffle or data is legal and goes to `warn`: the order of samples is then as
 // if it had been so from the start.
 void check_same_run(CheckpointReader& reader, const Config& config, uint64_t data_fingerprint,
                     const Warn& warn);

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 

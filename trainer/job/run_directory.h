@@ -41,7 +41,7 @@ class RunLock {
   bool held_ = false;
 };
 
-// Host, launcher, versions and command of this start, as JSON.
+// Of this start, as JSON: host, time, ranks, launcher, device, cores, compiler, whether CUDA is built in.
 std::string environment_json(const Config& config, int world);
 
 }  // namespace switchyard

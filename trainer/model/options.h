@@ -36,6 +36,8 @@ struct ModelOptions {
   std::vector<int64_t> dense_layers;  // and these are dense as well
 
   bool is_moe(int64_t layer) const;
+  int64_t moe_layers() const;  // how many there are
+  int64_t rotary_dim() const;  // components of a head that rotate
 };
 
 }  // namespace switchyard

@@ -19,8 +19,6 @@ Var add_table(ParameterStore& store, const std::string& name, int64_t rows, int6
 }
 
 MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
-  int64_t moe_layers = 0;
-  for (int64_t i = 0; i < o.num_layers; ++i) moe_layers += o.is_moe(i);
   const double small = o.initializer_range * o.expert_initializer_scale;
   return {.layer = layer,
           .hidden = o.hidden_size,
@@ -30,7 +28,7 @@ MoeLayerSpec moe_spec(const ModelOptions& o, int64_t layer, DType dtype) {
           .expert_stddev = small,
           .dense_stddev = o.initializer_range,
           .prefix = layer_prefix(layer) + "mlp.",
-          .moe_layers = moe_layers};
+          .moe_layers = o.moe_layers()};
 }
 
 SumAndNorm normed(const Residual& x, const Var& w, double eps) {
@@ -55,8 +53,8 @@ DecoderLayer::DecoderLayer(ParameterStore& store, const ModelOptions& o, int64_t
   }
   const std::string prefix = layer_prefix(layer);
   const std::vector<Parameter>& all = store.parameters();
-  for (size_t i = all.size(); i > 0 && all[i - 1].spec.name.starts_with(prefix);
-       --i)  // the last that were added
+  // The last that were added.
+  for (size_t i = all.size(); i > 0 && all[i - 1].spec.name.starts_with(prefix); --i)
     parameters_.insert(parameters_.begin(), all[i - 1].var);
 }
 
@@ -82,10 +80,8 @@ Transformer::Transformer(ParameterStore& store, const ModelOptions& o, DType dty
 
 RopeTable Transformer::rope(int64_t seq, Device device) const {
   if (rope_.empty() || rope_.back().cos.dim(0) < seq) {
-    const auto rotary =
-        static_cast<int64_t>(static_cast<double>(options_.head_dim) * options_.partial_rotary_factor);
     const auto rows = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(seq)));
-    rope_.push_back(make_rope_table(rows, rotary, options_.rope_theta, dtype_, device));
+    rope_.push_back(make_rope_table(rows, options_.rotary_dim(), options_.rope_theta, dtype_, device));
   }
   return rope_.back();
 }
@@ -159,14 +155,6 @@ Tensor Transformer::logits(const Tensor& hidden, int64_t begin, int64_t rows) co
   NoGrad guard;
   const Var z = cast(linear(Var(hidden.rows(begin, rows)), head_), DType::kF32);
   return z.value().to(Device::kCpu);
-}
-
-std::vector<const MoeLayer*> Transformer::moe_layers() const {
-  std::vector<const MoeLayer*> found;
-  for (const DecoderLayer& layer : layers_) {
-    if (layer.moe() != nullptr) found.push_back(layer.moe());
-  }
-  return found;
 }
 
 std::vector<MoeLayer*> Transformer::moe_layers() {

@@ -48,7 +48,6 @@ class DecoderLayer {
   Residual operator()(const Residual& x, const kernels::AttentionShape& shape, const RopeTable& rope,
                       const Tensor& documents, ForwardContext& context, const Tensor& cache = {},
                       int64_t cached = 0) const;
-  const MoeLayer* moe() const { return moe_ ? &*moe_ : nullptr; }
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   const Vars& parameters() const { return parameters_; }
 
@@ -79,7 +78,6 @@ class Transformer {
 
   const ModelOptions& options() const { return options_; }
   Device device() const { return embedding_.device(); }
-  std::vector<const MoeLayer*> moe_layers() const;
   std::vector<MoeLayer*> moe_layers();
   ExchangeMeter& meter() const { return *meter_; }
 

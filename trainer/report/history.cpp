@@ -4,7 +4,7 @@
 #include <cmath>
 #include <functional>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 #include "trainer/report/json_line.h"
 
 namespace switchyard {

@@ -45,8 +45,8 @@ struct RunHistory {
   // Equally long; a value that a line lacks is NaN.
   std::vector<double> step, loss, aux_loss, z_loss, grad_norm, lr, tokens, tokens_per_second, step_seconds;
   std::vector<double> exchange_share, peak_memory_bytes;
-  std::vector<double> worst_violation, mean_violation, router_entropy, drop_rate,
-      dead_experts;  // over layers
+  // Over layers.
+  std::vector<double> worst_violation, mean_violation, router_entropy, drop_rate, dead_experts;
 
   std::vector<LoadHistory> layers;  // empty: a dense model
 

@@ -22,8 +22,8 @@ struct Quantity {
   Values values;
   bool from_zero = true;
   double factor = 1;
-  bool noisy =
-      true;  // each step's value thinly and the mean around it; with several runs only the mean of each
+  // Each step's value thinly and the mean around it; with several runs only the mean of each.
+  bool noisy = true;
 };
 
 Curve curve_of(const RunHistory& history, const Quantity& quantity) {

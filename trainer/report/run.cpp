@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 #include "trainer/job/run_directory.h"
 
 namespace switchyard {

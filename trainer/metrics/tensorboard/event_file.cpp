@@ -6,7 +6,7 @@
 #include <charconv>
 #include <chrono>
 
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 #include "trainer/metrics/tensorboard/event.pb.h"
 #include "trainer/metrics/tensorboard/tf_record.h"
 

@@ -18,7 +18,7 @@
 #include "tests/fuzz/mutate.h"
 #include "tests/fuzz/targets.h"
 #include "tests/fuzz/watch.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard::fuzz {
 namespace {

@@ -7,11 +7,11 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/config.h"
 #include "trainer/data/bpe_trainer.h"
 #include "trainer/data/sidecar.h"
+#include "trainer/files/files.h"
 #include "trainer/metrics/step_metrics.h"
 
 namespace switchyard::fuzz {

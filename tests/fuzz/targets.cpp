@@ -6,7 +6,6 @@
 #include <fstream>
 
 #include "tests/fuzz/seeds.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/config.h"
 #include "trainer/data/sentencepiece.h"
@@ -14,6 +13,7 @@
 #include "trainer/data/tokenizer.h"
 #include "trainer/export/hf_config.h"
 #include "trainer/export/hf_folder.h"
+#include "trainer/files/files.h"
 #include "trainer/metrics/run_picture.h"
 #include "trainer/metrics/step_metrics.h"
 

@@ -19,8 +19,8 @@ class OnDevice {
     CUDA_CHECK(cudaMalloc(&data_, std::max<int64_t>(bytes, 1)));
     if (host == nullptr || bytes == 0) return;
     CUDA_CHECK(cudaMemcpy(data_, host, bytes, cudaMemcpyHostToDevice));
-    CUDA_CHECK(cudaDeviceSynchronize());  // a small copy may still be under way, and NCCL's stream does not
-                                          // wait for it
+    // A small copy may still be under way, and NCCL's stream does not wait for it.
+    CUDA_CHECK(cudaDeviceSynchronize());
   }
   ~OnDevice() { cudaFree(data_); }
   OnDevice(const OnDevice&) = delete;

@@ -7,26 +7,12 @@
 #include <numeric>
 
 #include "parallel/comm/make.h"
+#include "tests/support/adjoint.h"
 
-namespace switchyard {
+namespace switchyard::test {
 namespace {
 
 constexpr int64_t kCols = 3;
-
-Tensor whole_numbers(int64_t rows, int seed) {
-  std::vector<double> values(rows * kCols);
-  for (size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<double>((seed * 31 + static_cast<int>(i) * 7) % 23 - 11);
-  return Tensor::from(values, {rows, kCols});
-}
-
-double dot(const Tensor& a, const Tensor& b, const Group& group) {
-  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
-  EXPECT_EQ(x.size(), y.size());
-  double sum = std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
-  group->all_reduce(&sum, 1, DType::kF64);
-  return sum;
-}
 
 using Collective = std::function<Var(const Var& x, const Group& group)>;
 using Rows = std::function<int64_t(const Group& group)>;
@@ -36,9 +22,9 @@ void expect_transpose(const Rows& rows, const Collective& collective) {
   for (int ranks = 1; ranks <= 4; ++ranks) {
     SCOPED_TRACE(std::to_string(ranks) + " ranks");
     run_ranks(ranks, [&](const Group& group) {
-      const Var x(whole_numbers(rows(group), group->rank()), true);
+      const Var x(whole_numbers(rows(group), kCols, group->rank()), true);
       const Var y = collective(x, group);
-      const Tensor seed = whole_numbers(y.dim(0), 10 + group->rank());
+      const Tensor seed = whole_numbers(y.dim(0), kCols, 10 + group->rank());
       backward(y, seed);
       ASSERT_EQ(x.grad().shape(), x.shape());
       EXPECT_EQ(dot(y.value(), seed, group), dot(x.value(), x.grad(), group));
@@ -124,4 +110,4 @@ TEST(Collectives, ExchangeRowsKeepsTheOrderOfRanksAndRows) {
 }
 
 }  // namespace
-}  // namespace switchyard
+}  // namespace switchyard::test

@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "tests/support/adjoint.h"
 #include "tests/support/gradcheck.h"
 #include "tests/support/skewed_routing.h"
 
@@ -28,20 +29,6 @@ Dispatched dispatched(const Dispatcher& dispatcher, const Var& x, const std::vec
 
 std::vector<int32_t> skewed_experts(Skew skew, int rank) {
   return skewed_routing(skew, kTokens, kTopK, kExperts, static_cast<uint32_t>(rank + 1)).expert;
-}
-
-Tensor whole_numbers(int64_t rows, int seed) {
-  std::vector<double> values(rows * kHidden);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = (seed * 31 + static_cast<int>(i) * 7) % 23 - 11;
-  return Tensor::from(values, {rows, kHidden});
-}
-
-double dot(const Tensor& a, const Tensor& b, const Group& group) {
-  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
-  EXPECT_EQ(x.size(), y.size());
-  double sum = std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
-  group->all_reduce(&sum, 1, DType::kF64);
-  return sum;
 }
 
 struct Case {
@@ -82,9 +69,9 @@ TEST_P(DispatcherTest, ThereAndBackIsTheIdentityWithItsGradient) {
 TEST_P(DispatcherTest, DispatchAndCombineAreTransposes) {
   run_ranks(GetParam().ranks, [](const Group& group) {
     const Dispatcher dispatcher = dispatcher_on(group);
-    const Var x(whole_numbers(kTokens, group->rank()), true);
+    const Var x(whole_numbers(kTokens, kHidden, group->rank()), true);
     const Dispatched sent = dispatched(dispatcher, x, skewed_experts(GetParam().skew, group->rank()), 1);
-    const Var y(whole_numbers(sent.rows.dim(0), 10 + group->rank()), true);
+    const Var y(whole_numbers(sent.rows.dim(0), kHidden, 10 + group->rank()), true);
     const Var combined = dispatcher.collect(y, sent);
     EXPECT_EQ(dot(sent.rows.value(), y.value(), group), dot(x.value(), combined.value(), group));
 
@@ -144,10 +131,10 @@ TEST_P(DispatcherTest, WeightsGetTheirGradient) {
     std::vector<int32_t> experts = skewed_experts(GetParam().skew, group->rank());
     experts[1] = -1;
     const Tensor chosen = Tensor::from(experts, {kTokens, kTopK});
-    const Var x(whole_numbers(kTokens, group->rank()));
+    const Var x(whole_numbers(kTokens, kHidden, group->rank()));
     const Var weight(random_tensor({kTokens, kTopK}, 3), true);
     const Dispatched sent = dispatcher.dispatch(x, weight, chosen, sort_by_expert(chosen, kExperts));
-    const Tensor seed = whole_numbers(kTokens, 10 + group->rank());
+    const Tensor seed = whole_numbers(kTokens, kHidden, 10 + group->rank());
     backward(dispatcher.collect(sent.rows, sent), seed);
     const auto token = x.value().to_vector<double>(), dy = seed.to_vector<double>();
     std::vector<double> expected;

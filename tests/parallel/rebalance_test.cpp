@@ -16,14 +16,14 @@ const Slots kNow = {0, 1, 2, 3};
 // After `steps` of the same load.
 ExpertTrial after(int steps, const Loads& load, int64_t over_steps = 4) {
   ExpertTrial trial{Loads(4, 0), kNow};
-  for (int step = 0; step < steps; ++step) trial.see(kNow, load, 2, over_steps);
+  for (int step = 0; step < steps; ++step) trial.observe(kNow, load, 2, over_steps);
   return trial;
 }
 
 TEST(ExpertTrial, LoadsThatStayUnevenAreWorthIt) {
   const Loads uneven = {300, 300, 100, 100};
   const ExpertTrial once = after(1, uneven), twice = after(2, uneven);
-  EXPECT_EQ(fullest_rank(once.slots, uneven, 2), 400);
+  EXPECT_EQ(fullest_rank(once.tried, uneven, 2), 400);
   EXPECT_EQ(once.spared, 0);  // nothing was tried yet
   EXPECT_FALSE(once.worth_moving(kNow, 2));
   EXPECT_EQ(twice.loads, (Loads{525, 525, 175, 175}));  // three quarters and one
@@ -36,7 +36,7 @@ TEST(ExpertTrial, LoadsThatTurnAreNot) {
   const Loads turning[] = {{300, 300, 100, 100}, {300, 100, 300, 100}, {300, 100, 100, 300}};
   ExpertTrial trial{Loads(4, 0), kNow};
   for (int step = 0; step < 30; ++step) {
-    trial.see(kNow, turning[step % 3], 2, 4);
+    trial.observe(kNow, turning[step % 3], 2, 4);
     EXPECT_FALSE(trial.worth_moving(kNow, 2)) << step;
   }
 }
@@ -66,7 +66,7 @@ TEST(ExpertTrial, ChanceIsNotWorthIt) {
   for (int step = 0; step < 500; ++step) {
     Loads load(16, 0);
     for (int pair = 0; pair < 1600; ++pair) ++load[random() % 16];
-    trial.see(first_slots(16), load, 4, 4);
+    trial.observe(first_slots(16), load, 4, 4);
     worth += trial.worth_moving(first_slots(16), 4);
   }
   EXPECT_LE(worth, 5);

@@ -1,7 +1,6 @@
 // What every backend of Communicator does, as one suite. A backend is a type with
-//   static std::vector<int> sizes();                                            group sizes that it can make
-//   here static void run(int ranks, const std::function<void(Group)>& body);         body on every rank of
-//   such a group
+//   static std::vector<int> sizes();                                          group sizes it can make here
+//   static void run(int ranks, const std::function<void(Group)>& body);      body on every rank of one
 // and is tested by INSTANTIATE_TYPED_TEST_SUITE_P(Name, CommConformance, Backend).
 #pragma once
 

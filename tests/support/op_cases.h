@@ -1,5 +1,5 @@
-// Every differentiable op, one line each: its name, input shapes, how to call it. Used for gradient checks,
-// for one backend against another, and by benchmarks.
+// Every differentiable op, one line each: its name, input shapes, how to call it. For gradient checks, and
+// for one backend against another.
 #pragma once
 
 #include <functional>

@@ -16,13 +16,14 @@ using Row = std::vector<int32_t>;
 class Blend : public testing::Test {
  protected:
   // `count` tokens from `first` on, one more each.
-  std::string write_tokens(const std::string& name, int32_t first, int64_t count, int64_t vocabulary = 1000) {
+  std::string write_tokens(const std::string& name, int32_t first, int64_t count, int64_t vocabulary = 1000,
+                           uint64_t fingerprint = 0) {
     Row tokens(static_cast<size_t>(count));
     for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = first + static_cast<int32_t>(i);
     TokenFileWriter writer(folder_ / name, TokenType::kU16);
     writer.append(tokens);
     writer.end_document();
-    writer.finish({.tokenizer = "byte", .vocab_size = vocabulary});
+    writer.finish({.tokenizer = "byte", .tokenizer_fingerprint = fingerprint, .vocab_size = vocabulary});
     return folder_ / name;
   }
 
@@ -96,6 +97,17 @@ TEST_F(Blend, AnyCutGivesTheSameBatches) {
 TEST_F(Blend, VocabulariesMustAgree) {
   const std::vector<DataSetOptions> sets = {{write_tokens("a", 0, 9), 1}, {write_tokens("b", 0, 9, 999), 1}};
   EXPECT_EQ(fault_of([&] { TrainingData data(sets); }, "b.json: a vocabulary of 999 tokens"), Fault::kData);
+}
+
+TEST_F(Blend, AValidationSetOfAnotherTokenizerIsRefused) {
+  const TrainingData data({{write_tokens("a", 0, 9), 1}});
+  const auto check = [&](const std::string& prefix) { data.check_tokenizer(TokenFile::open(prefix)); };
+  check(write_tokens("b", 500, 9));
+  const std::string other = write_tokens("c", 0, 9, 1000, 7), larger = write_tokens("d", 0, 9, 1001);
+  EXPECT_EQ(fault_of([&] { check(other); }, "c.json: another tokenizer than that of"), Fault::kData);
+  EXPECT_EQ(fault_of([&] { check(larger); }, "d.json: a vocabulary of 1001 tokens"), Fault::kData);
+  std::filesystem::remove(other + ".json");  // nobody knows what its tokens are
+  check(other);
 }
 
 TEST_F(Blend, EverySetIsChecked) {

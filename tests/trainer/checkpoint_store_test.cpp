@@ -6,6 +6,7 @@
 #include <csignal>
 #include <fstream>
 
+#include "tests/trainer/temporary_folder.h"
 #include "trainer/checkpoint/runs.h"
 
 namespace switchyard {
@@ -13,11 +14,7 @@ namespace {
 
 class Checkpoints : public ::testing::Test {
  protected:
-  Checkpoints() {
-    std::string pattern = (fs::temp_directory_path() / "switchyard-store-XXXXXX").string();
-    root_ = ::mkdtemp(pattern.data());
-  }
-  ~Checkpoints() override { fs::remove_all(root_); }
+  Checkpoints() { fs::create_directory(root_); }
 
   // Two ranks' shards of a step; rank 1 writes its adam moments only.
   void write(int64_t step) {
@@ -38,14 +35,14 @@ class Checkpoints : public ::testing::Test {
 
   void keep(int64_t step, int64_t keep_last = 0) {
     write(step);
-    publish(root_, step, keep_last);
+    publish(root_, step, keep_last, warn_);
   }
 
   fs::path dir(int64_t step) const { return step_directory(root_, step); }
 
   std::optional<fs::path> newest() {
     warnings_.clear();
-    return find_newest(root_, [&](const std::string& message) { warnings_.push_back(message); });
+    return find_newest(root_, warn_);
   }
 
   std::string error_of(const std::function<void()>& action, Fault fault = Fault::kData) {
@@ -67,8 +64,10 @@ class Checkpoints : public ::testing::Test {
     std::ofstream(path, std::ios::binary) << bytes;
   }
 
-  fs::path root_;
+  TemporaryFolder folder_;
+  const fs::path root_ = folder_ / "checkpoints";
   std::vector<std::string> warnings_;
+  const Warn warn_ = [this](const std::string& message) { warnings_.push_back(message); };
 };
 
 TEST_F(Checkpoints, ReadBackTheBitsOfEveryTensorAndText) {
@@ -86,13 +85,13 @@ TEST_F(Checkpoints, ReadBackTheBitsOfEveryTensorAndText) {
   EXPECT_EQ(counts, (std::vector<int64_t>{7, -8}));
 }
 
-TEST_F(Checkpoints, RowsAreReadAndConverted) {
+TEST_F(Checkpoints, TensorsAreConverted) {
   write(1);
   CheckpointReader reader(dir(1));
-  std::vector<double> rows(2);
-  reader.read_rows("w", 1, 1, rows.data(), DType::kF64);
-  EXPECT_EQ(rows, (std::vector<double>{0, 3}));
-  reader.read_rows("empty", 0, 0, nullptr, DType::kF32);
+  std::vector<double> w(6);
+  reader.read("w", w.data(), DType::kF64);
+  EXPECT_EQ(w, (std::vector<double>{1, -1.5, 0, 3, 4, double{1e-40f}}));
+  reader.read("empty", nullptr, DType::kF32);
 }
 
 TEST_F(Checkpoints, AnUnknownTensorIsNamed) {
@@ -252,6 +251,19 @@ TEST_F(Checkpoints, NoneIntactIsAnErrorAndNeverAFreshStart) {
   EXPECT_EQ(warnings_.size(), 1u);
 }
 
+// Ranks whose run directories are not one and the same.
+TEST_F(Checkpoints, AShardThatRankZeroDoesNotFindIsNamed) {
+  const std::vector<float> x = {1, 2};
+  const NamedTensor tensor[] = {{"x", DType::kF32, {2}, x.data()}};
+  CheckpointWriter writer(dir(3), 3, 0, 2), elsewhere(folder_ / "elsewhere/step_00000003", 3, 1, 2);
+  const std::string shards[] = {writer.write_shard("weights", std::span<const NamedTensor>()),
+                                elsewhere.write_shard("weights", tensor)};
+  const std::string error = error_of([&] { writer.finish(shards, {}); }, Fault::kUsage);
+  EXPECT_NE(error.find("weights-00001-of-00002.safetensors: rank 0 does not find"), std::string::npos)
+      << error;
+  EXPECT_FALSE(fs::exists(dir(3)));
+}
+
 TEST_F(Checkpoints, ALatestWithoutAnyCheckpointIsNoFreshStart) {
   keep(8);
   fs::remove_all(dir(8));
@@ -263,12 +275,16 @@ TEST_F(Checkpoints, ALatestThatIsAFolderIsSurvived) {
   fs::remove(root_ / "LATEST");
   fs::create_directory(root_ / "LATEST");
   EXPECT_EQ(newest(), dir(8));
+  keep(9);
+  ASSERT_EQ(warnings_.size(), 2u);
+  EXPECT_NE(warnings_[1].find("LATEST: is a directory"), std::string::npos) << warnings_[1];
+  EXPECT_EQ(newest(), dir(9));
 }
 
 TEST_F(Checkpoints, DamagedOnesAreNotCountedAmongTheKept) {
   for (const int64_t step : {10, 13}) keep(step);
   write(15);
-  publish(root_, 15, 2, {13});
+  publish(root_, 15, 2, warn_, {13});
   EXPECT_EQ(list_steps(root_), (std::vector<int64_t>{15, 13, 10}));
 }
 

@@ -7,7 +7,7 @@
 #include <system_error>
 
 #include "kernels/check.h"
-#include "trainer/commands/report.h"
+#include "trainer/commands/exit_code.h"
 
 namespace switchyard {
 namespace {

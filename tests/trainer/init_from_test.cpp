@@ -77,6 +77,20 @@ TEST_F(InitFrom, WhatTheModelCameFromIsCarriedOn) {
   EXPECT_EQ(CheckpointReader(checkpoint("second", 3)).text(kSourceText), source);
 }
 
+// Where the data do not say what their tokens are.
+TEST_F(InitFrom, TheTokenizerIsCarriedOn) {
+  run("first", {1, 1}, 1);
+  CheckpointReader first(checkpoint("first", 1));
+  ASSERT_TRUE(first.has_text(kTokenizerText));
+  std::filesystem::remove(folder_ / "tokens.json");
+  run("without", {1, 1}, 1);
+  EXPECT_FALSE(CheckpointReader(checkpoint("without", 1)).has_text(kTokenizerText));
+  Config next = config(1);
+  next.train.init_from = folder_ / "first";
+  train(next, {2, 2}, folder_ / "second");
+  EXPECT_EQ(CheckpointReader(checkpoint("second", 1)).text(kTokenizerText), first.text(kTokenizerText));
+}
+
 TEST_F(InitFrom, LowersTheFirstLoss) {
   const Steps first = run("first", {1, 1}, 10);
   Config next = config(1);

@@ -145,9 +145,12 @@ TEST_F(OneConfig, ProgressLinesComeAsOftenAsAsked) {
   EXPECT_EQ(lines("every_steps: 3"), "135");  // the first and the last as well
 }
 
-TEST_F(OneConfig, ClippingIsWhatLimitsTheUpdate) {
-  const Steps steps = run("", {1, 1});
-  EXPECT_GT(steps.front().grad_norm, 0.5);
+// Layouts so agree on the clip as well.
+TEST_F(OneConfig, IsClipped) {
+  const Steps clipped = run("", {1, 1}), free = run("optimizer { clip_norm: 0 }", {1, 1});
+  EXPECT_GT(clipped.front().grad_norm, 0.5);
+  EXPECT_EQ(clipped.front().grad_norm, free.front().grad_norm);  // which is before clipping
+  EXPECT_GT(std::abs(clipped.back().loss - free.back().loss), 1e-4);
 }
 
 // A bf16 product of rows in another order rounds in other places, and a few of the router's choices flip.

@@ -53,7 +53,7 @@ TEST(ExpertStateOfARun, IsReadStrictly) {
   ASSERT_EQ(state.size(), 1u);
   EXPECT_EQ(state[0].slots, (Slots{1, 0}));
   EXPECT_EQ(state[0].trial.loads, (std::vector<int64_t>{3, 4}));
-  EXPECT_EQ(state[0].trial.slots, (Slots{0, 1}));
+  EXPECT_EQ(state[0].trial.tried, (Slots{0, 1}));
   EXPECT_EQ(state[0].trial.spared, -5);
   EXPECT_TRUE(read(R"({"step":3})").empty());
   const auto refused = [&](const std::string& experts, const char* message) {

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/trainer/temporary_folder.h"
-#include "trainer/checkpoint/files.h"
 #include "trainer/data/pre_tokenizer.h"
 #include "trainer/data/text_files.h"
+#include "trainer/files/files.h"
 
 namespace switchyard {
 namespace {

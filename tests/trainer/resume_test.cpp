@@ -147,6 +147,17 @@ TEST_F(Resume, NeverStartsAgain) {
   EXPECT_EQ(again, run("fresh", {1, 1}, 6));
 }
 
+// A run that takes another's place and ends before its first checkpoint leaves nothing to go on with.
+TEST_F(Resume, NeverLeavesNoCheckpointOfTheRunBefore) {
+  run("run", {1, 1}, 5);
+  const std::string checkpoints = folder_ / "run/checkpoints";
+  ASSERT_EQ(list_steps(checkpoints), (std::vector<int64_t>{5}));
+  TrainingJob(config(6), make_self(), {.run_dir = folder_ / "run", .resume = false});
+  EXPECT_EQ(list_steps(checkpoints), std::vector<int64_t>{});
+  EXPECT_EQ(run("run", {1, 1}, 6), run("fresh", {1, 1}, 6));
+  EXPECT_FALSE(std::filesystem::exists(checkpoints + "/.step_00000005.replaced"));
+}
+
 // Commands other than train know the tensors, and a Hugging Face folder has no place for them.
 TEST_F(Resume, WhatOnlyTrainingNeedsIsNotExported) {
   run("run", {1, 1}, 2,

@@ -151,9 +151,9 @@ TEST(MicroBatchPlan, RanksTakeEqualBlocksOfMicroBatches) {
 }
 
 TEST(MicroBatchPlan, RefusesSizesThatDoNotDivide) {
-  EXPECT_EQ(fault_of([] { MicroBatchPlan{.global_batch = 6, .micro_batch = 4}.check(); }), Fault::kUsage);
+  EXPECT_EQ(fault_of([] { MicroBatchPlan{.global_batch = 6, .micro_batch = 4}.check(); }), Fault::kInternal);
   EXPECT_EQ(fault_of([] { MicroBatchPlan{.global_batch = 6, .micro_batch = 2, .world = 2}.check(); }),
-            Fault::kUsage);
+            Fault::kInternal);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
-#include "trainer/checkpoint/files.h"
+#include "trainer/files/files.h"
 #include "trainer/metrics/load_picture.h"
 #include "trainer/metrics/tensorboard/event.pb.h"
 #include "trainer/metrics/tensorboard/event_file.h"

@@ -261,8 +261,8 @@ void run_grid(dim3 grid, dim3 block, size_t shared_bytes, const std::function<vo
         " x ", grid.y, " blocks of ", block.x, " x ", block.y, " x ", block.z);
   CHECK(shared_bytes <= kMaxSharedBytes, shared_bytes, " bytes of shared memory");
   g_block.body = &thread;
-  g_block.shared.assign(shared_bytes + kAlign,
-                        static_cast<char>(0xa5));  // shared memory starts out undefined
+  // Shared memory starts out undefined.
+  g_block.shared.assign(shared_bytes + kAlign, static_cast<char>(0xa5));
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   for (uint64_t i = 0; i < blocks; ++i) {
     const uint64_t b = g_order == Order::kForward ? i : blocks - 1 - i;

@@ -104,7 +104,7 @@ class Steps {
 Config with_model_of_checkpoint(Config config) {
   if (config.train.init_from.empty()) return config;
   CheckpointReader reader(config.train.init_from);
-  adopt_model(config, model_from_text(reader.text("model.txtpb"), config.train.init_from));
+  adopt_model(config, read_model_options(reader));
   return config;
 }
 

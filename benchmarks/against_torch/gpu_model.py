@@ -67,7 +67,7 @@ def main():
                 continue
             tokens = MODELS[name][9] * MODELS[name][7] / seconds
             tflops = tokens * flops_per_token(name) / 1e12
-            line = {"system": system, "model": name, "device": "CUDA", "precision": "BF16",
+            line = {"system": system, "version": torch.__version__, "model": name, "device": "CUDA", "precision": "BF16",
                     "routing": routing if MODELS[name][6] else "none", "sequence_length": MODELS[name][7],
                     "micro_batch": MODELS[name][8], "global_batch": MODELS[name][9], "step_seconds": seconds,
                     "tokens_per_second": tokens, "model_tflops": tflops, "mfu": tflops / args.peak_tflops,

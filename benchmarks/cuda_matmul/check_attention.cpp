@@ -103,8 +103,8 @@ int check(Cuda exec, AttentionShape s, bool with_documents, std::mt19937& genera
   }
   const std::string name = concat("attention ", kTypeName<T>, " ", s.batch, "x", s.seq, " heads ", s.heads,
                                   "/", s.kv_heads, " x ", s.head_dim, with_documents ? " documents" : "");
-  const double loose =
-      std::is_same_v<T, BF16> ? 1.5e-2 : tolerance<T, T>();  // P and dS are rounded to bf16 too
+  // P and dS are rounded to bf16 too.
+  const double loose = std::is_same_v<T, BF16> ? 1.5e-2 : tolerance<T, T>();
   return report(name + " o", relative_error(o[0], expected.o), loose, same_bits(o[0], o[1])) +
          report(name + " lse", relative_error(lse[0], expected.lse), tolerance<T, A>(),
                 same_bits(lse[0], lse[1])) +

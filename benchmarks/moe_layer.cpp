@@ -1,5 +1,5 @@
-// bench_moe_layer: forward and backward of one MoE layer at several loads of the experts and expert-parallel
-// degrees.
+// bench_moe_layer: forward and backward of one MoE layer at several loads of the experts
+// and expert-parallel degrees.
 //
 //   bench_moe_layer [--ranks 1,2,4]            ranks are threads of this process, one OpenMP thread each
 //   unless OMP_NUM_THREADS says otherwise; mpirun -n N bench_moe_layer      ranks are MPI's processes

@@ -1,6 +1,6 @@
-// bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...: training steps of a config, made when
-// they are asked for, so that another program's steps can be timed in turn with ours in one run
-// (benchmarks/against_torch).
+// bench_steps [--skewed] [--requests PREFIX] CONFIG [PATH=VALUE]...: training steps of a config,
+// made when they are asked for, so that another program's steps can be timed in turn with ours in
+// one run (benchmarks/against_torch).
 //
 // A request is a line with a number of steps, on stdin, or rank r's in the pipe PREFIX.r. stdout: one JSON
 // object per line with their seconds, losses and what the steps took from the system. Ends with the requests.
@@ -99,8 +99,8 @@ class Steps {
   int64_t step_ = 0;
 };
 
-// As a job does: what the config leaves out comes from the checkpoint, and only then are the model's defaults
-// derived.
+// As a job does: what the config leaves out comes from the checkpoint, and only then are
+// the model's defaults derived.
 Config with_model_of_checkpoint(Config config) {
   if (config.train.init_from.empty()) return config;
   CheckpointReader reader(config.train.init_from);

@@ -32,8 +32,8 @@ namespace {
 struct Arguments {
   std::vector<std::string> models{"small-dense", "small-moe8", "small-moe64"};
   std::string device = "CPU", precision = "FP32";
-  // balanced: experts in turn; free: the untrained router; skewed: the router's choice pushed to the first
-  // experts.
+  // balanced: experts in turn; free: the untrained router; skewed: the router's choice
+  // pushed to the first experts.
   std::vector<std::string> routing{"balanced"};
   int steps = 10, warmup = 3;
   int64_t micro_batch = 0, global_batch = 0, experts = 0, layers = 0;  // 0: the model's

@@ -1,5 +1,5 @@
-// Who wants to know when an op's work has been enqueued: profiles. Per thread; costs a test of a pointer
-// otherwise.
+// Who wants to know when an op's work has been enqueued: profiles. Per thread; costs a
+// test of a pointer otherwise.
 #pragma once
 
 #include <functional>

@@ -1,6 +1,6 @@
-// Losses that keep the experts evenly loaded, in A = float (double in gradient checks). T tokens in
-// `segments` equal parts (1, or one a sequence), E experts, k choices, p = scores of a token divided by their
-// sum.
+// Losses that keep the experts evenly loaded, in A = float (double in gradient checks). T
+// tokens in `segments` equal parts (1, or one a sequence), E experts, k choices, p = scores
+// of a token divided by their sum.
 //
 //   P[s, e] = mean over the segment's tokens of p      f[s, e] = assignments of the segment to e / (tokens k)
 //   kSwitch    coeff * E * mean over s of sum_e f P    (= coeff under uniform routing; f carries no gradient;

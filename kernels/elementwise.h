@@ -31,8 +31,8 @@ struct Accumulate {
   int64_t n;
 };
 
-// y *= factor, factor read from memory of the executor (so that a clip coefficient needs no trip to the
-// host).
+// y *= factor, factor read from memory of the executor (so that a clip coefficient
+// needs no trip to the host).
 template <class T>
 struct ScaleBy {
   T* y;

@@ -30,8 +30,8 @@ struct ChoicesOfRows {
 void run(Cpu, const ChoicesOfRows&);
 void run(Cuda, const ChoicesOfRows&);
 
-// total[r] = rows of rank r, total[ranks + r] = its pairs: what the host must know, in one place to copy
-// from.
+// total[r] = rows of rank r, total[ranks + r] = its pairs: what the host must
+// know, in one place to copy from.
 struct TotalsOfRanks {
   int64_t* total;        // [2 ranks]
   const int64_t* rows;   // [ranks]

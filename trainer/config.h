@@ -86,9 +86,9 @@ struct Config {
   bool is_given(std::string_view path) const;
 };
 
-// The file, then each --merge text, then each --set path=value, each over what came before. Values are
-// validated one by one and against each other (the model's only without train.init_from: adopt_model does it
-// then).
+// The file, then each --merge text, then each --set path=value, each over what came before.
+// Values are validated one by one and against each other (the model's only without
+// train.init_from: adopt_model does it then).
 Config load_config(const std::string& path, const std::vector<std::string>& sets = {},
                    const std::vector<std::string>& merges = {});
 // The same from memory; `where` is the file's name in messages.
@@ -103,11 +103,11 @@ void adopt_model(Config&, const ModelOptions& checkpoint);
 void check_world(const Config&, int64_t world);
 // Training needs data.train or data.blend, and data.validation if it evaluates.
 void check_data(const Config&);
-// Values of a model against each other and absurd sizes; vocab_size may still be 0. `where` starts the
-// message.
+// Values of a model against each other and absurd sizes; vocab_size may still be 0.
+// `where` starts the message.
 void check_model(const ModelOptions&, const std::string& where, Fault fault = Fault::kUsage);
-// Trained parameters, embeddings and all experts included; a double, since absurd sizes are what it is asked
-// for.
+// Trained parameters, embeddings and all experts included; a double, since absurd
+// sizes are what it is asked for.
 double parameter_count(const ModelOptions&);
 // Whether the device's kernels take the model.
 void check_device(const ModelOptions&, Device, const std::string& where);

@@ -1,5 +1,5 @@
-// One line per check: relative Frobenius error against the reference, and whether a second run gave the same
-// bits.
+// One line per check: relative Frobenius error against the reference, and whether a
+// second run gave the same bits.
 #pragma once
 
 #include <cmath>

@@ -9,8 +9,8 @@
 
 namespace switchyard::bench {
 
-// A selection bias that falls with the expert's index, in units of the mean score: roughly Zipf's law of
-// loads.
+// A selection bias that falls with the expert's index, in units of the mean score:
+// roughly Zipf's law of loads.
 inline void skew(const ParameterStore& store) {
   for (const ParameterStore::Buffer& buffer : store.buffers()) {
     std::vector<float> bias(buffer.shape.numel());

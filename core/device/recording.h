@@ -11,11 +11,11 @@ namespace switchyard {
 
 class Recording {
  public:
-  // Calls `work` and notes what it enqueues on the calling thread's stream, of which nothing is executed. It
-  // must not wait for the device or bring it host data: a CHECK. What it allocates comes from `memory`;
-  // several recordings may share one, since they follow each other on the stream and leave nothing behind in
-  // it. What it reads or writes besides, and what it was told by value, has to be as it was whenever it is
-  // replayed.
+  // Calls `work` and notes what it enqueues on the calling thread's stream, of which nothing is
+  // executed. It must not wait for the device or bring it host data: a CHECK. What it allocates comes
+  // from `memory`; several recordings may share one, since they follow each other on the stream and
+  // leave nothing behind in it. What it reads or writes besides, and what it was told by value, has to
+  // be as it was whenever it is replayed.
   Recording(PrivatePool& memory, const std::function<void()>& work);
   ~Recording();
   Recording(const Recording&) = delete;

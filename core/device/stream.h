@@ -9,8 +9,8 @@ namespace switchyard {
 void use_cuda_device(int local_rank, int local_size);
 int cuda_device_count();
 
-// Stream and library handles of the calling thread, made on first use. Only where kHasCuda and a GPU is
-// present.
+// Stream and library handles of the calling thread, made on first use. Only where
+// kHasCuda and a GPU is present.
 Cuda current_cuda();
 CUstream_st* current_cuda_stream();
 // Waits until everything the calling thread enqueued is done. Counted: a training step should need few.

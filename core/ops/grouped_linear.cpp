@@ -7,8 +7,8 @@ namespace switchyard {
 
 namespace {
 
-// y = x w^T (transpose_w) or x w, group by group. Rows outside the groups stay as they are; nobody reads
-// them.
+// y = x w^T (transpose_w) or x w, group by group. Rows outside the groups stay as
+// they are; nobody reads them.
 Tensor product(const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w) {
   const int64_t n = w.dim(transpose_w ? 1 : 2), k = w.dim(transpose_w ? 2 : 1);
   CHECK(x.cols() == k && w.dim(0) == groups.groups(), to_string(x.shape()), " by ", to_string(w.shape()),

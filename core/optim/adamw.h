@@ -9,12 +9,12 @@ namespace switchyard {
 // Factor of the learning rate at `step` (from 1).
 double schedule_factor(const ScheduleOptions& schedule, int64_t step);
 
-// Adds the squares of a run of gradients to `sum` [1] F64, in a fixed order. `workspace`: F64
-// [kernels::Sum::kBlocks].
+// Adds the squares of a run of gradients to `sum` [1] F64, in a fixed order.
+// `workspace`: F64 [kernels::Sum::kBlocks].
 void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace);
 
-// One update of every segment. `clip` is the coefficient of all gradients, [1] in Acc on the parameters'
-// device.
+// One update of every segment. `clip` is the coefficient of all gradients, [1] in
+// Acc on the parameters' device.
 void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step,
                 const Tensor& clip);
 

@@ -38,8 +38,8 @@ void run(Cpu, const AdamW<T>& a) {
       master[i] = decayed - step * first / denominator;
     }
     if constexpr (std::is_same_v<T, A>) return;
-    // A loop of its own, while the block is in the cache: in one with the other, GCC makes vector code of
-    // neither.
+    // A loop of its own, while the block is in the cache: in one with the other, GCC
+    // makes vector code of neither.
     T* p = a.p;
 #pragma omp simd
     for (int64_t i = begin; i < end; ++i) store(p[i], master[i]);

@@ -1,5 +1,5 @@
-// What the forward and the backward pass of attention share: how the work is cut, and the float32 (or double)
-// tiles.
+// What the forward and the backward pass of attention share: how the work is cut, and
+// the float32 (or double) tiles.
 //
 // A task is one sequence, one key/value head, and a run of queries. Its keys and values are packed once into
 // panels (kernels/cpu/panels.h). Queries go in blocks of queries_per_block() tokens; the `group` query heads

@@ -23,8 +23,8 @@ void clear(const Matmul<T, C>& p) {
   for (int64_t i = 0; i < p.m; ++i) std::fill_n(p.c + i * p.ldc, p.n, C(0));
 }
 
-// How C is cut into blocks: one or more a thread. Which block an element lies in does not change its bits
-// (kernels/cpu/packed_gemm.h).
+// How C is cut into blocks: one or more a thread. Which block an element lies in does not change its
+// bits (kernels/cpu/packed_gemm.h).
 struct Cut {
   int64_t rows, cols;  // of a block
 };

@@ -1,7 +1,7 @@
 #include "kernels/cpu/panels.h"
 
-// Vectors are passed within this file alone, so it does not matter how a processor without AVX would pass
-// them.
+// Vectors are passed within this file alone, so it does not matter how a processor
+// without AVX would pass them.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace switchyard::kernels {

@@ -118,8 +118,8 @@ struct OwnTile {
   }
 };
 
-// What a query does not see weighs nothing. kQueryRows: rows are queries and columns keys, or the other way
-// round.
+// What a query does not see weighs nothing. kQueryRows: rows are queries and columns
+// keys, or the other way round.
 template <bool kQueryRows>
 __device__ void mask_step(StepScores& s, int row0, int column0, int seq, const int32_t* document) {
   const int lane = threadIdx.x % 32;

@@ -97,8 +97,8 @@ __global__ void given_share_kernel(BalanceForward<A> a) {
     a.dmean[blockIdx.x * a.experts + e] = unit * (1 + static_cast<A>(a.experts) * a.excess[e]);
 }
 
-// What expert's mean score p adds to the sum that its loss is made of. `f`: kSwitch's share of the
-// assignments.
+// What expert's mean score p adds to the sum that its loss is made of. `f`:
+// kSwitch's share of the assignments.
 __device__ double loss_term(BalanceKind kind, double p, double f, double average) {
   const double safe = Max{}(p, kLeastMean);
   switch (kind) {

@@ -1,6 +1,6 @@
-// DropOverCapacity of dispatch.h: pairs are sorted by expert, then one block an expert finds the key of the
-// last pair that stays (a radix select, 8 bits at a time from the top) and drops the pairs below it. All keys
-// differ.
+// DropOverCapacity of dispatch.h: pairs are sorted by expert, then one block an expert finds the
+// key of the last pair that stays (a radix select, 8 bits at a time from the top) and drops the
+// pairs below it. All keys differ.
 #include "kernels/cuda/common.cuh"
 #include "kernels/dispatch.h"
 
@@ -41,8 +41,8 @@ struct Digit {
   int64_t rank;  // of the wanted key among the keys with this digit, from 1
 };
 
-// The digit of the key that is number `rank` from the top, given how many keys have each digit. For a whole
-// warp.
+// The digit of the key that is number `rank` from the top, given how many keys have
+// each digit. For a whole warp.
 __device__ inline Digit find_digit(const int32_t* histogram, int64_t rank) {
   constexpr int kEach = kDigits / kWarp;  // lane 0 has the largest digits
   const int lane = threadIdx.x % kWarp, top = kDigits - 1 - lane * kEach;

@@ -1,5 +1,5 @@
-// CUDA's and cuBLAS's error codes as Error. Device memory that runs out is kResource, anything else
-// kInternal.
+// CUDA's and cuBLAS's error codes as Error. Device memory that runs out is
+// kResource, anything else kInternal.
 #pragma once
 
 #include <cublas_v2.h>

@@ -1,5 +1,5 @@
-// What the CUDA kernels share: widening vector loads, narrowing vector stores, and reductions in a fixed
-// order.
+// What the CUDA kernels share: widening vector loads, narrowing vector stores, and
+// reductions in a fixed order.
 #pragma once
 
 #include <cuda_bf16.h>

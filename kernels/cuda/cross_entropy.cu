@@ -21,8 +21,8 @@ __device__ void over_row(int64_t start, int64_t vocab, F&& f) {
   if (V > 1 && tail + threadIdx.x < vocab) f(One{}, tail + threadIdx.x);
 }
 
-// A block a row. The first pass keeps a running maximum and sum of exponentials, the second writes the
-// gradient.
+// A block a row. The first pass keeps a running maximum and sum of exponentials, the
+// second writes the gradient.
 template <int V, class T>
 __global__ void cross_entropy_kernel(CrossEntropy<T> a) {
   using A = Acc<T>;

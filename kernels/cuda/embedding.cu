@@ -18,8 +18,8 @@ __global__ void forward_kernel(EmbeddingForward<T> a) {
   store<V>(a.y + i, v);
 }
 
-// Block (i, tile) does nothing unless sorted_ids[i] starts a run; then it adds the whole run's rows, in token
-// order.
+// Block (i, tile) does nothing unless sorted_ids[i] starts a run; then it adds the
+// whole run's rows, in token order.
 template <int V, class T>
 __global__ void backward_kernel(EmbeddingBackward<T> a) {
   using A = Acc<T>;

@@ -9,8 +9,8 @@
 
 namespace switchyard::kernels {
 
-// kernel<<<grid, block, shared, stream>>>(args...), with the launch's error checked. An empty grid launches
-// nothing.
+// kernel<<<grid, block, shared, stream>>>(args...), with the launch's error checked. An
+// empty grid launches nothing.
 template <class... Params, class... Args>
 void launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                    Args&&... args) {

@@ -24,8 +24,8 @@ __device__ void copy_tile(SharedTile<kChunks> tile, const BF16* x, int64_t ld, i
   }
 }
 
-// A[16, 16] at (m, 16 * step of the reduction). kDepthContiguous: a row of the tile is a row of A; else a
-// column.
+// A[16, 16] at (m, 16 * step of the reduction). kDepthContiguous: a row of the tile
+// is a row of A; else a column.
 template <bool kDepthContiguous, int kChunks>
 __device__ void load_a(uint32_t (&a)[4], SharedTile<kChunks> tile, int m, int step) {
   const int lane = threadIdx.x % 32;

@@ -152,8 +152,8 @@ struct WeightGradient {
 
 constexpr int kFusedThreads = 256, kFusedItems = 4;  // two blocks a multiprocessor
 
-// Lanes of a row's team: whole warps that divide a block, with kFusedItems vectors a lane; 0: the row is too
-// long.
+// Lanes of a row's team: whole warps that divide a block, with kFusedItems vectors a
+// lane; 0: the row is too long.
 template <int V>
 unsigned fused_lanes(int64_t cols) {
   for (const unsigned lanes : {32u, 64u, 128u, 256u})

@@ -56,8 +56,8 @@ __device__ inline uint32_t taken_bit(int32_t expert) {
   return expert % kWarp == static_cast<int32_t>(threadIdx.x) ? 1u << expert / kWarp : 0u;
 }
 
-// Marks as taken all experts outside the group_topk groups with the best sums of their top_k / group_topk
-// best.
+// Marks as taken all experts outside the group_topk groups with the best sums of
+// their top_k / group_topk best.
 template <int P, class A>
 __device__ uint32_t outside_best_groups(const A (&value)[P], const RouteRule& rule) {
   const int64_t size = rule.experts / rule.num_groups;

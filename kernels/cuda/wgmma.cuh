@@ -195,8 +195,8 @@ __device__ void multiply_rows(float (&c)[16][4], uint64_t a, uint64_t b) {
 #undef SWITCHYARD_PRODUCT
 }
 
-// C[64, 64] = or += (kAdd) A B, A[64, 16] in registers as multiply_add has it, B[16, 64] contiguous along the
-// reduction.
+// C[64, 64] = or += (kAdd) A B, A[64, 16] in registers as multiply_add has it, B[16, 64]
+// contiguous along the reduction.
 template <bool kAdd>
 __device__ void multiply_kept(float (&c)[8][4], const uint32_t (&a)[4], uint64_t b) {
 #define SWITCHYARD_PRODUCT                                                            \

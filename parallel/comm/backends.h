@@ -1,5 +1,5 @@
-// The optional backends as make.cpp sees them. Which file defines them (mpi.cpp or no_mpi.cpp) is CMake's
-// choice.
+// The optional backends as make.cpp sees them. Which file defines them (mpi.cpp or
+// no_mpi.cpp) is CMake's choice.
 #pragma once
 
 #include "parallel/comm/make.h"

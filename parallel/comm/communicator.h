@@ -46,8 +46,8 @@ class Communicator {
 
   // Whether the data pointers above are CUDA memory (NCCL), ordered on the calling thread's current stream.
   virtual bool on_device() const { return false; }
-  // Tells the peers of this group and its parents that this rank fails: their waits end at once. Never
-  // throws.
+  // Tells the peers of this group and its parents that this rank fails: their waits
+  // end at once. Never throws.
   virtual void abort(const std::string& reason) noexcept = 0;
 
  protected:

@@ -14,8 +14,8 @@ struct CommOptions {
   int64_t max_message_bytes = int64_t{1} << 30;
 };
 
-// What the launcher's environment says, before anything is initialised (Open MPI, Slurm, PMI, torchrun
-// names).
+// What the launcher's environment says, before anything is initialised (Open MPI,
+// Slurm, PMI, torchrun names).
 struct LaunchInfo {
   int world_size = 1, rank = 0;
   int local_size = 1, local_rank = 0;

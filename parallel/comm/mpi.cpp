@@ -79,8 +79,8 @@ class MpiTransport final : public Transport {
     requests_.remove(request);
     return true;
   }
-  // MPI may still read or write the memory of a message under way: the process is expected to end
-  // (abort_world).
+  // MPI may still read or write the memory of a message under way: the process is
+  // expected to end (abort_world).
   void cancel(Request request) noexcept override {
     broken_ = true;
     if (requests_[request] != MPI_REQUEST_NULL) {
@@ -132,8 +132,8 @@ void start_watchdog(int exit_code, double seconds) noexcept {
   }
 }
 
-// All ranks come to the end before one leaves: a launcher kills the job when a process is gone without
-// MPI_Finalize.
+// All ranks come to the end before one leaves: a launcher kills the job when a process
+// is gone without MPI_Finalize.
 void wait_for_all() {
   MPI_Request request;
   check(MPI_Ibarrier(MPI_COMM_WORLD, &request), "MPI_Ibarrier");

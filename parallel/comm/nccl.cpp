@@ -44,9 +44,9 @@ ncclRedOp_t nccl_op(ReduceOp op) {
   fail(Fault::kInternal, "no such reduction");
 }
 
-// NCCL refuses two ranks of one host on one GPU. Ranks that share one take each other for other hosts and
-// talk over sockets: right, but slow. It must be said before the first call of NCCL, and does not help
-// thread-ranks.
+// NCCL refuses two ranks of one host on one GPU. Ranks that share one take each other for other
+// hosts and talk over sockets: right, but slow. It must be said before the first call of NCCL,
+// and does not help thread-ranks.
 void allow_shared_gpu(Communicator& host) {
   int device = 0;
   cudaDeviceProp properties;
@@ -142,8 +142,8 @@ class NcclCommunicator final : public Communicator {
   }
   // Until NCCL has taken the call.
   void settle(ncclResult_t result, const char* operation, int64_t bytes);
-  // A first collective of each kind of connection, waited for: what is wrong with the network shows at
-  // start-up.
+  // A first collective of each kind of connection, waited for: what is wrong with
+  // the network shows at start-up.
   void try_out();
 
   Group host_;

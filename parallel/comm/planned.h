@@ -1,5 +1,5 @@
-// A group whose peers do not exist: its collectives leave memory as it is. For plans, where nothing is
-// computed.
+// A group whose peers do not exist: its collectives leave memory as it is. For
+// plans, where nothing is computed.
 #pragma once
 
 #include "parallel/comm/communicator.h"

@@ -61,8 +61,8 @@ double planned_load(const MoeOptions& o, int64_t layers, int ranks) {
   return o.force_balance ? 1 : std::min(free, most);
 }
 
-// The pieces of this rank's experts in one fused parameter; rows of `names` follow each other within an
-// expert.
+// The pieces of this rank's experts in one fused parameter; rows of `names` follow
+// each other within an expert.
 ParameterSpec expert_spec(const MoeLayerSpec& spec, const Dispatcher& d, const std::string& name, Shape one,
                           const std::vector<std::string>& names) {
   const int64_t size = one.numel() * static_cast<int64_t>(names.size());

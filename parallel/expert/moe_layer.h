@@ -3,8 +3,8 @@
 //   p = router(x)
 //   y[t] = sum over the chosen experts e of weight[t, e] * Expert_e(x[t])   (+ shared expert, + dense branch)
 //
-// Routed experts are sharded over the ep axis; everything else is replicated. A group of one is the same
-// code.
+// Routed experts are sharded over the ep axis; everything else is replicated. A
+// group of one is the same code.
 #pragma once
 
 #include <memory>
@@ -75,10 +75,10 @@ class MoeLayer {
   Var router_;  // [experts, d] in Acc
   Var noise_;   // [experts, d] in Acc: W_noise; undefined without noisy_gate
   Var bias_;    // [experts] float32, a buffer; undefined without expert_bias
-  // [experts] float32, a buffer; undefined without Balance::kGlobal. A global batch's micro-batches run
-  // forward and backward one after the other, so its own shares are known too late for its first ones: its
-  // loss has those of the batch before. Kept as share - 1 / experts: zeros are the even share, which presses
-  // nowhere.
+  // [experts] float32, a buffer; undefined without Balance::kGlobal. A global batch's micro-batches
+  // run forward and backward one after the other, so its own shares are known too late for its
+  // first ones: its loss has those of the batch before. Kept as share - 1 / experts: zeros are the
+  // even share, which presses nowhere.
   Var excess_;
   Var gate_up_, down_;  // this rank's experts: [local, 2 m, d], [local, d, m]
   std::optional<FeedForward> shared_, dense_;

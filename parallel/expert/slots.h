@@ -1,7 +1,7 @@
-// Which expert stands where. The experts of a layer have as many slots, numbered through the ranks of an ep
-// group: rank r holds slots first_expert(r) .. first_expert(r + 1) - 1 (parallel/mesh.h). At the start expert
-// e stands in slot e. Experts may be moved while a job trains; nothing but its speed depends on where they
-// stand.
+// Which expert stands where. The experts of a layer have as many slots, numbered through the ranks
+// of an ep group: rank r holds slots first_expert(r) .. first_expert(r + 1) - 1 (parallel/mesh.h).
+// At the start expert e stands in slot e. Experts may be moved while a job trains; nothing but its
+// speed depends on where they stand.
 #pragma once
 
 #include <vector>

@@ -136,9 +136,9 @@ Results run_on(Op&& op, int64_t shift = 0) {
   return bench.results();
 }
 
-// `op(bench)` makes its arrays with bench.input and bench.output and calls run(bench.on(), args). CUDA must
-// agree with the CPU at aligned and at odd addresses, and must give the same bits in whatever order threads
-// run.
+// `op(bench)` makes its arrays with bench.input and bench.output and calls run(bench.on(),
+// args). CUDA must agree with the CPU at aligned and at odd addresses, and must give the same
+// bits in whatever order threads run.
 template <class Op>
 void expect_same(Op&& op) {
   const Results expected = run_on<CpuSide>(op);

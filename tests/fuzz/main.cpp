@@ -4,9 +4,9 @@
 //   fuzz [--seconds N | --runs N] [--seed N] [--target NAME]...     N seconds in all, or N inputs a target
 //   fuzz --target NAME --input FILE                                 one input again
 //
-// The same seed gives the same inputs. An input whose refusal says something new, or that is read, joins
-// those that the next ones are made of: messages are the coverage that steers it. What fails is written to
-// fuzz-TARGET.input.
+// The same seed gives the same inputs. An input whose refusal says something new, or that is read,
+// joins those that the next ones are made of: messages are the coverage that steers it. What fails
+// is written to fuzz-TARGET.input.
 #include <fmt/format.h>
 #include <unistd.h>
 

@@ -64,8 +64,8 @@ TEST_P(DispatcherTest, ThereAndBackIsTheIdentityWithItsGradient) {
   });
 }
 
-// <dispatch x, y> = <x, combine y> over all ranks, exact in whole numbers; and the gradient of each is the
-// other.
+// <dispatch x, y> = <x, combine y> over all ranks, exact in whole numbers; and the
+// gradient of each is the other.
 TEST_P(DispatcherTest, DispatchAndCombineAreTransposes) {
   run_ranks(GetParam().ranks, [](const Group& group) {
     const Dispatcher dispatcher = dispatcher_on(group);

@@ -1,5 +1,5 @@
-// What the MoE layer promises beside its sums: drops, losses, unused experts, jitter, bias, recomputation,
-// load.
+// What the MoE layer promises beside its sums: drops, losses, unused experts,
+// jitter, bias, recomputation, load.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -95,8 +95,8 @@ TEST(BalanceLoss, IsNotAddedOutsideTraining) {
   EXPECT_TRUE(context.losses.empty());
 }
 
-// Every token goes to expert 0: rank 1's experts see no row, and yet their gradients are there, zero, and
-// announced.
+// Every token goes to expert 0: rank 1's experts see no row, and yet their gradients
+// are there, zero, and announced.
 TEST(UnusedExperts, HaveGradientsOfExactlyZero) {
   MoeOptions options = four_experts();
   options.top_k = 1;

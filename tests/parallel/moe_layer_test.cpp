@@ -1,5 +1,5 @@
-// The whole MoE block on one or more ranks against loops in double: outputs, and every gradient against
-// differences.
+// The whole MoE block on one or more ranks against loops in double: outputs, and every
+// gradient against differences.
 #include "parallel/expert/moe_layer.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// A Mixture-of-Experts block as the shortest loops in double, one token at a time, and its gradients by
-// differences.
+// A Mixture-of-Experts block as the shortest loops in double, one token at a time, and
+// its gradients by differences.
 #pragma once
 
 #include <map>

@@ -55,8 +55,8 @@ bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-// Around the limits of the small path and of one piece, uneven blocks, fewer elements than ranks, several
-// pieces.
+// Around the limits of the small path and of one piece, uneven blocks, fewer elements
+// than ranks, several pieces.
 inline const std::vector<int64_t> kTestCounts = {0, 1, 3, 1000, 1025, 4099, 300007};
 
 template <class Backend>

@@ -1,5 +1,5 @@
-// The reader refuses whatever breaks a rule of the format and says where; the writer's files are the
-// reference's.
+// The reader refuses whatever breaks a rule of the format and says where; the
+// writer's files are the reference's.
 #include "trainer/checkpoint/safetensors.h"
 
 #include <gtest/gtest.h>

@@ -49,8 +49,8 @@ std::vector<fs::path> files_in(const fs::path& folder) {
   return files;
 }
 
-// The steps that are shown of a tag once a reader has come through all files: a START takes back what came
-// before.
+// The steps that are shown of a tag once a reader has come through all files: a START
+// takes back what came before.
 std::vector<int64_t> shown_steps(const fs::path& folder, const std::string& tag) {
   std::vector<int64_t> steps;
   for (const fs::path& file : files_in(folder)) {

@@ -33,8 +33,8 @@ std::string to_text(const Manifest& manifest);
 // Damage of any byte is Error{kData}.
 Manifest manifest_from_text(const std::string& text, const fs::path& path);
 
-// What one rank tells rank 0 about a shard that it wrote: a manifest of that one file, without step and
-// checksum.
+// What one rank tells rank 0 about a shard that it wrote: a manifest of that one
+// file, without step and checksum.
 std::string shard_text(const std::string& file, const FileSum& sum, const std::vector<TensorSource>& tensors);
 
 // Adds a shard to `manifest`; a tensor or file that is already there is a bug of the caller.

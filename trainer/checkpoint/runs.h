@@ -29,8 +29,8 @@ std::vector<int64_t> list_steps(const fs::path& checkpoints);
 // None intact though some exist: Error{kData}. Reads every file.
 std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& warn);
 
-// A checkpoint's directory as it is, unverified; a run's directory (or its checkpoints/) as its newest intact
-// checkpoint.
+// A checkpoint's directory as it is, unverified; a run's directory (or its checkpoints/) as
+// its newest intact checkpoint.
 fs::path resolve_checkpoint(const fs::path& path, const Warn& warn);
 
 // Removes what writers that were interrupted left behind. For the one process that is about to write here.

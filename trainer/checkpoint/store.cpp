@@ -26,8 +26,8 @@ TensorSource source_of(const NamedTensor& tensor) {
 
 CheckpointWriter::CheckpointWriter(const fs::path& directory, int64_t step, int rank, int world)
     : directory_(directory, rank == 0), step_(step), rank_(rank), world_(world) {
-  // With several ranks others may still be writing when one fails; a later start cleans up
-  // (remove_leftovers).
+  // With several ranks others may still be writing when one fails; a later start
+  // cleans up (remove_leftovers).
   if (world > 1) directory_.keep();
 }
 

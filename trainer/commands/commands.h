@@ -1,5 +1,5 @@
-// The program's subcommands: what the command line says, and what each returns to the shell. A fault is
-// thrown.
+// The program's subcommands: what the command line says, and what each returns to
+// the shell. A fault is thrown.
 #pragma once
 
 #include <cstdint>

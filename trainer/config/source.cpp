@@ -150,8 +150,8 @@ const Token* Source::token_before(Position at) const {
   return last;
 }
 
-// The tree knows where a field's statements begin (`name: value` or `name: [a, b]`); the tokens lead to the
-// value.
+// The tree knows where a field's statements begin (`name: value` or `name: [a, b]`);
+// the tokens lead to the value.
 std::optional<Position> Source::find(std::string_view path, int index) const {
   const pb::TextFormat::ParseInfoTree* tree = &tree_;
   const pb::Descriptor* type = root_->GetDescriptor();

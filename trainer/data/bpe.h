@@ -60,8 +60,8 @@ class BpeTokenizer final : public Tokenizer {
   std::unordered_map<uint64_t, Merge> merges_;  // by left << 32 | right
 };
 
-// The model of a tokenizer.json; Fault::kData naming `origin` where it is none or asks for what is not known
-// here.
+// The model of a tokenizer.json; Fault::kData naming `origin` where it is none or
+// asks for what is not known here.
 BpeModel parse_bpe_json(const std::string& json, const std::string& origin);
 
 }  // namespace switchyard

@@ -6,8 +6,8 @@
 
 namespace switchyard {
 
-// BPE models with byte fallback that leave the text as it is; others are refused. Fault::kData names
-// `origin`.
+// BPE models with byte fallback that leave the text as it is; others are refused.
+// Fault::kData names `origin`.
 std::string sentencepiece_to_json(std::string_view model, const std::string& origin);
 
 }  // namespace switchyard

@@ -35,8 +35,8 @@ bool is_ascii_word(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-// White space beyond ASCII, in UTF-8: U+0085, U+00A0, U+1680, U+2000..200A, U+2028, U+2029, U+202F, U+205F,
-// U+3000.
+// White space beyond ASCII, in UTF-8: U+0085, U+00A0, U+1680, U+2000..200A, U+2028,
+// U+2029, U+202F, U+205F, U+3000.
 bool is_wide_space(std::string_view character) {
   if (character == "\xc2\x85" || character == "\xc2\xa0") return true;
   if (character == "\xe1\x9a\x80" || character == "\xe2\x81\x9f" || character == "\xe3\x80\x80") return true;

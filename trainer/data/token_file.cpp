@@ -52,8 +52,8 @@ uint64_t largest(const T* tokens, int64_t count) {
   return most;
 }
 
-// What was looked at once need not stay in the process: a long file would look like the memory that training
-// needs.
+// What was looked at once need not stay in the process: a long file would look like
+// the memory that training needs.
 void forget(const void* data, int64_t bytes) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const uintptr_t begin = reinterpret_cast<uintptr_t>(data) / page * page;

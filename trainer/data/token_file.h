@@ -51,8 +51,8 @@ class TokenFile {
   void check_tokens(int64_t vocab_size) const;
   // The sidecar's, else the largest id + 1. May read it all.
   int64_t vocab_size() const;
-  // Tells this data set from others without reading it all: the whole index, the size and both ends of the
-  // tokens.
+  // Tells this data set from others without reading it all: the whole index, the size
+  // and both ends of the tokens.
   uint64_t fingerprint() const;
 
  private:

@@ -77,8 +77,8 @@ class StreamDecoder {
   std::string pending_;
 };
 
-// GPT-2's printable alphabet for the 256 bytes: the code point that stands for a byte in a byte-level
-// vocabulary.
+// GPT-2's printable alphabet for the 256 bytes: the code point that stands for a byte
+// in a byte-level vocabulary.
 uint32_t byte_level_code_point(uint8_t byte);
 
 }  // namespace switchyard

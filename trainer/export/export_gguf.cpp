@@ -66,8 +66,8 @@ void write_keys(GgufFile& file, GgufArch arch, const StoredModel& model, DType d
   if (o.moe) write_moe_keys(file, arch, a, o);
 }
 
-// Row (head, pair j, half) of the result is row (head, half, pair j) of the source: rotated pairs lie side by
-// side.
+// Row (head, pair j, half) of the result is row (head, half, pair j) of the source:
+// rotated pairs lie side by side.
 void emit_permuted(FileDType from, const char* data, const GgufTensor& tensor, FileDType to,
                    const Emit& emit) {
   const int64_t columns = tensor.shape[1], head_dim = tensor.shape[0] / tensor.permute_heads;

@@ -3,8 +3,8 @@
 //   "GGUF" | u32 3 | u64 tensors | u64 keys | key values | tensor infos | pad to 32 | tensors, each padded to
 //   32
 //
-// A string is u64 length and bytes. A tensor info is name, u32 rank, u64 sizes (fastest first), u32 type, u64
-// offset.
+// A string is u64 length and bytes. A tensor info is name, u32 rank, u64 sizes (fastest
+// first), u32 type, u64 offset.
 #pragma once
 
 #include <span>

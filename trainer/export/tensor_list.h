@@ -1,5 +1,5 @@
-// Every tensor that a model has, by its global name. What a checkpoint, an import and an export are checked
-// against.
+// Every tensor that a model has, by its global name. What a checkpoint, an import and
+// an export are checked against.
 #pragma once
 
 #include <cstdint>

@@ -103,10 +103,10 @@ void make_directories(const fs::path& path);
 void sync_directory(const fs::path& path);
 void rename_path(const fs::path& from, const fs::path& to);
 
-// A directory that appears at `path` whole or not at all: files are put into path(), ".NAME.tmp" beside it,
-// and commit() gives it its name. Without commit() the destructor removes it and the parents that it made.
-// What an interrupted attempt left there is removed first, unless others write there already (`first` is
-// false).
+// A directory that appears at `path` whole or not at all: files are put into path(), ".NAME.tmp"
+// beside it, and commit() gives it its name. Without commit() the destructor removes it and the
+// parents that it made. What an interrupted attempt left there is removed first, unless others write
+// there already (`first` is false).
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(const fs::path& path, bool first = true);

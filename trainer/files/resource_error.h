@@ -3,8 +3,8 @@
 
 namespace switchyard {
 
-// Whether this errno says that the machine lacks something: space, memory, descriptors, threads, a sound
-// disk.
+// Whether this errno says that the machine lacks something: space, memory,
+// descriptors, threads, a sound disk.
 bool is_resource_error(int error);
 
 }  // namespace switchyard

@@ -27,8 +27,8 @@ Axis planned_axis(int rank, int size, const char* name) {
 constexpr int64_t kRunningBytes = 6 << 20;
 constexpr int64_t kMessagingBytes = 10 << 20;
 constexpr int64_t kMostCopies = 8 << 20;
-// Micro-batches that a plan goes through: the second finds the gradients of the first. More need no more
-// memory.
+// Micro-batches that a plan goes through: the second finds the gradients of the
+// first. More need no more memory.
 constexpr int64_t kPlannedMicroBatches = 2;
 
 void count_parameters(const ParameterStore& store, const ModelOptions& model, Plan& plan) {

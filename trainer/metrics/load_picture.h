@@ -5,9 +5,9 @@
 
 namespace switchyard {
 
-// `share`: 1 is an even share. Orange above it, blue below, the stronger the further away, full at four times
-// and a quarter; grey for none at all. An even share is transparent, so that the picture suits light and dark
-// pages.
+// `share`: 1 is an even share. Orange above it, blue below, the stronger the further away, full at
+// four times and a quarter; grey for none at all. An even share is transparent, so that the
+// picture suits light and dark pages.
 Color load_color(double share);
 
 // A row of shares for each layer, a column for each expert, `cell` pixels a side; rows may differ in length.

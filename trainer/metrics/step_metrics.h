@@ -36,8 +36,8 @@ std::string to_json(const StepMetrics& metrics);
 // {"layer": .., "max_violation": .., ..., "load": [share of each expert]}
 nlohmann::ordered_json layer_json(const LayerLoad& load);
 
-// Appends lines and flushes each. On resuming, lines of later steps are dropped and the others left as they
-// are.
+// Appends lines and flushes each. On resuming, lines of later steps are dropped and
+// the others left as they are.
 class MetricsFile {
  public:
   MetricsFile(const std::filesystem::path& path, int64_t last_step);

@@ -1,5 +1,5 @@
-// Plain-text pictures for a terminal: a curve in Braille dots, loads as blocks. UTF-8, no colours, no control
-// codes.
+// Plain-text pictures for a terminal: a curve in Braille dots, loads as blocks. UTF-8,
+// no colours, no control codes.
 #pragma once
 
 #include <cstdint>

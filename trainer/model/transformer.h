@@ -35,8 +35,8 @@ class Attention {
   Var q_norm_, k_norm_;
 };
 
-// The residual stream and what the last block adds to it (undefined: nothing): the next norm adds them as it
-// goes.
+// The residual stream and what the last block adds to it (undefined: nothing): the
+// next norm adds them as it goes.
 struct Residual {
   Var stream, branch;
 };

@@ -1,5 +1,5 @@
-// Line charts as HTML: an SVG that stretches to any width, with its labels beside it as text of constant
-// size.
+// Line charts as HTML: an SVG that stretches to any width, with its labels beside
+// it as text of constant size.
 #pragma once
 
 #include <string>

@@ -61,8 +61,8 @@ struct Place {
 extern thread_local Place place;
 
 void sync_block();
-// Leaves `value` for the other lanes of `mask`, waits for them, and gives back all 32 values (of lanes in the
-// mask).
+// Leaves `value` for the other lanes of `mask`, waits for them, and gives back all 32
+// values (of lanes in the mask).
 const uint64_t* exchange(unsigned mask, uint64_t value);
 int lane();
 unsigned char* dynamic_shared();
@@ -86,8 +86,8 @@ T from_bits(uint64_t bits) {
   return value;
 }
 
-// The value of lane `source` of the caller's group of `width` lanes, or the caller's own if it is outside the
-// group.
+// The value of lane `source` of the caller's group of `width` lanes, or the caller's
+// own if it is outside the group.
 template <class T>
 T shuffle(unsigned mask, T value, int source, int width) {
   const uint64_t* values = exchange(mask, to_bits(value));

@@ -1,5 +1,5 @@
-// Stands before kernels/cuda/launch.cuh on the include path: a launch runs the grid to its end, or is
-// captured.
+// Stands before kernels/cuda/launch.cuh on the include path: a launch runs the grid
+// to its end, or is captured.
 #pragma once
 
 #include <cuda_runtime.h>

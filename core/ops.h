@@ -74,7 +74,7 @@ Var join_columns(const Vars& parts);                      // side by side
 Var sigmoid_gate(const Var& x, const Var& gate);          // sigmoid(gate[r]) x[r, :];  gate [rows, 1]
 
 // --- Mixture of experts (kernels/routing.h, gate_noise.h, dispatch.h, balance.h have the formulas).
-// Noisy gating: logits + noise * softplus(spread). The noise carries no gradient. All [tokens, experts] in Acc.
+// Noisy gating: logits + noise * softplus(spread), all [tokens, experts] in Acc. The noise has no gradient.
 Var add_gate_noise(const Var& logits, const Var& spread, const Tensor& noise);
 
 struct Routing {

@@ -100,9 +100,13 @@ int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pai
   d.recv.assign(ranks, 0);
   meter_->bytes += 2 * (ranks - 1) * static_cast<int64_t>(sizeof(int64_t));
   if (expert.device() == Device::kMeta) return assume_counts(expert, d);
-  const Tensor totals_there = totals_of_ranks(d.by_rank, pairs, homes(expert.device()));
-  ep_.meet();
-  const auto totals = totals_there.to_vector<int64_t>();
+  const Tensor device_totals = totals_of_ranks(d.by_rank, pairs, homes(expert.device()));
+  {
+    const Stopwatch watch(*meter_);
+    const CommLabel scope(label_ + " counts");
+    ep_.meet();
+  }
+  const auto totals = device_totals.to_vector<int64_t>();
   struct Total {
     int64_t rows, pairs;
   };

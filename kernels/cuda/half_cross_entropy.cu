@@ -110,7 +110,8 @@ __global__ void __launch_bounds__(kThreads, 2) half_cross_entropy_kernel(HalfCro
 void run(Cuda on, const HalfCrossEntropy& a) {
   const int64_t vectors = half_logits_stride(a.vocab) / kWidth, bytes = vectors * 16;
   constexpr int64_t kReductions = 1 << 10;  // bytes
-  const bool kept = bytes <= std::min(kMostKept, on.handles->shared_bytes - kReductions);
+  const int64_t most = on.handles ? std::min(kMostKept, on.handles->shared_bytes - kReductions) : kMostKept;
+  const bool kept = bytes <= most;
   const auto kernel = kept ? half_cross_entropy_kernel<true> : half_cross_entropy_kernel<false>;
   launch_kernel(kernel, grid_of(a.rows), kThreads, kept ? bytes : 0, on.stream, a, static_cast<int>(vectors));
 }

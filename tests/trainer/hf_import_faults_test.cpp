@@ -53,6 +53,7 @@ TEST_F(HfFolders, AConfigThatCannotBeHonouredIsAUsageFault) {
       {"rms_norm_eps", 2},
       {"num_experts", 4097},
       {"rope_scaling", {{"rope_type", "default"}, {"rope_theta", 77}}},
+      {"rope_scaling", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}},
       {"tie_word_embeddings", 1},
       {"attention_bias", true},
       {"use_sliding_window", true},
@@ -65,6 +66,33 @@ TEST_F(HfFolders, AConfigThatCannotBeHonouredIsAUsageFault) {
     write_config(config);
     expect_refused(Fault::kUsage, {"config.json"});
   }
+}
+
+// Programs differ in which of the two counts.
+TEST_F(HfFolders, ARopeScalingThatSaysSomethingElseThanRopeParametersIsRefused) {
+  write_model(Arch::kLlama);
+  json config = config_;
+  config["rope_theta"] = 1e4;
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  config["rope_scaling"] = {{"rope_type", "default"}};
+  write_config(config);
+  expect_refused(Fault::kUsage,
+                 {"config.json", "rope_scaling makes rope_theta 10000, without it it is 500000"});
+}
+
+TEST_F(HfFolders, AConfigThatIsNoFileIsAUsageFault) {
+  write_model(Arch::kMixtral);
+  fs::remove(hf() / "config.json");
+  fs::create_directory(hf() / "config.json");
+  expect_refused(Fault::kUsage, {"config.json: is not a regular file"});
+}
+
+TEST_F(HfFolders, ATiedHeadThatIsNotTheEmbeddingIsRefused) {
+  write_model(Arch::kQwen3);
+  json config = config_;
+  config["tie_word_embeddings"] = true;
+  write_config(config);
+  expect_refused(Fault::kData, {"model.safetensors", "lm_head.weight", "differs from the embedding"});
 }
 
 TEST_F(HfFolders, ABrokenConfigFileIsAUsageFault) {

@@ -38,6 +38,35 @@ TEST_F(HfFolders, NarrowFloatsAreStoredAsTheirExactFloat32) {
   }
 }
 
+// As Qwen3-0.6B is published: tied, and the head in the file all the same.
+TEST_F(HfFolders, ATiedHeadMayStandInTheFileAsWell) {
+  ModelOptions o = tiny(Arch::kQwen3);
+  o.tie_embeddings = true;
+  write_file(hf() / "config.json", hf_config_text(Arch::kQwen3, o, DType::kF32, json::object()));
+  std::vector<TensorSource> all = tensors(Arch::kQwen3, o);
+  TensorSource head = counting("model.embed_tokens.weight", FileDType::kF32, {o.vocab_size, o.hidden_size});
+  head.name = "lm_head.weight";
+  all.push_back(head);
+  write_safetensors(hf() / "model.safetensors", all);
+  import_hf(hf(), to());
+  EXPECT_FALSE(CheckpointReader(to()).contains("lm_head.weight"));
+}
+
+// As GLM-4.5 is published: a layer after the last predicts the token after the next.
+TEST_F(HfFolders, LayersThatPredictLaterTokensAreLeftOut) {
+  write_model(Arch::kGlm4Moe);
+  std::vector<TensorSource> all = tensors(Arch::kGlm4Moe, tiny(Arch::kGlm4Moe));
+  const size_t own = all.size();
+  all.push_back(counting("model.layers.2.eh_proj.weight", FileDType::kF32, {8, 16}));
+  write_safetensors(hf() / "model.safetensors", all);
+  expect_refused(Fault::kData, {"model.layers.2.eh_proj.weight", "unknown"});
+  json config = config_;
+  config["num_nextn_predict_layers"] = 1;
+  write_config(config);
+  import_hf(hf(), to());
+  EXPECT_EQ(CheckpointReader(to()).names().size(), own);
+}
+
 TEST_F(HfFolders, ShardsAreWrittenAndReadBack) {
   write_model(Arch::kQwen3Moe);
   import_hf(hf(), to());

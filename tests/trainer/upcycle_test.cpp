@@ -57,7 +57,7 @@ TEST(Upcycle, ACheckpointIsNotImportedOtherwise) {
   EXPECT_EQ(
       fault_of(
           [&] {
-            run_import({.from = folder / "moe", .to = folder / "again", .upcycle = "num_experts=2,top_k=1"});
+            run_import({.from = folder / "moe", .to = folder / "again", .upcycle = "num_experts=2,top_k=2"});
           },
           "has experts"),
       Fault::kUsage);

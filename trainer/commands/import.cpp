@@ -3,14 +3,16 @@
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/commands/commands.h"
 #include "trainer/export/import_hf.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 namespace {
 
 // A checkpoint or a run of ours.
 bool is_ours(const fs::path& path) {
-  return !fs::exists(path / "config.json") &&
-         (fs::exists(path / kManifestName) || fs::exists(path / "checkpoints"));
+  std::error_code ignored;
+  return !fs::exists(path / "config.json", ignored) &&
+         (fs::exists(path / kManifestName, ignored) || fs::exists(path / "checkpoints", ignored));
 }
 
 }  // namespace
@@ -18,6 +20,9 @@ bool is_ours(const fs::path& path) {
 int run_import(const ImportArgs& args) {
   std::optional<UpcycleOptions> upcycle;
   if (!args.upcycle.empty()) upcycle = parse_upcycle(args.upcycle);
+  if (upcycle && upcycle->top_k == 1)
+    warn(
+        "--upcycle: of one choice the weight is 1 and the router learns nothing; train refuses such a model");
   if (!is_ours(args.from)) {
     import_hf(args.from, args.to, upcycle);
   } else if (upcycle) {

@@ -1,6 +1,11 @@
 #include "trainer/export/hf_config.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <set>
 
 #include "trainer/config.h"
@@ -98,29 +103,46 @@ void check_rope_type(const Reader& config, const json& rope, const char* key) {
       config.refuse(concat(key, ".", type, " ", Reader::brief(*found), " is not supported"));
 }
 
+// rope_parameters or rope_scaling; null: neither there nor anything in it.
+const json* find_rope(const Reader& config, const char* key) {
+  const json* rope = config.find(key);
+  if (rope == nullptr) return nullptr;
+  if (!rope->is_object()) config.refuse(concat(key, " is no object"));
+  if (rope->empty()) return nullptr;
+  check_rope_type(config, *rope, key);
+  for (const auto& [name, value] : rope->items())
+    if (value.is_object()) config.refuse(concat(key, ".", shown(name), " is not supported"));
+  return rope;
+}
+
+struct Rope {
+  double theta, factor;
+};
+
+Rope rope_of(const Reader& config, const Rope& otherwise) {
+  return {config.positive("rope_theta", otherwise.theta),
+          config.positive("partial_rotary_factor", otherwise.factor)};
+}
+
+// Versions of transformers differ in whether a rope_scaling of the type "default" counts.
+void check_scaling(const Reader& config, const char* key, double with, double without) {
+  if (with != without)
+    config.refuse(concat("rope_scaling makes ", key, " ", with, ", without it it is ", without,
+                         ": programs differ in which they take"));
+}
+
 void read_rope(const fs::path& path, const Reader& config, const ArchInfo& arch, ModelOptions& o) {
-  if (const json* scaling = config.find("rope_scaling")) {
-    if (!scaling->is_object()) config.refuse("rope_scaling is no object");
-    check_rope_type(config, *scaling, "rope_scaling");
+  const Rope top = rope_of(config, {arch.rope_theta, arch.partial_rotary_factor});
+  Rope rope = top;
+  if (const json* parameters = find_rope(config, "rope_parameters"))
+    rope = rope_of(Reader(path, *parameters), top);
+  if (const json* scaling = find_rope(config, "rope_scaling")) {
+    const Rope scaled = rope_of(Reader(path, *scaling), top);
+    check_scaling(config, "rope_theta", scaled.theta, rope.theta);
+    check_scaling(config, "partial_rotary_factor", scaled.factor, rope.factor);
   }
-  o.rope_theta = config.positive("rope_theta", arch.rope_theta);
-  if (const json* scaling = config.find("rope_scaling")) {
-    // Versions of transformers differ in which of the two they take.
-    const double inner = Reader(path, *scaling).positive("rope_theta", o.rope_theta);
-    if (inner != o.rope_theta)
-      config.refuse(
-          concat("rope_scaling.rope_theta (", inner, ") contradicts rope_theta (", o.rope_theta, ")"));
-  }
-  o.partial_rotary_factor = config.positive("partial_rotary_factor", arch.partial_rotary_factor);
-  if (const json* rope = config.find("rope_parameters")) {
-    if (!rope->is_object()) config.refuse("rope_parameters is no object");
-    check_rope_type(config, *rope, "rope_parameters");
-    for (const auto& [key, value] : rope->items())
-      if (value.is_object()) config.refuse(concat("rope_parameters.", shown(key), " is not supported"));
-    const Reader inner(path, *rope);
-    o.rope_theta = inner.positive("rope_theta", o.rope_theta);
-    o.partial_rotary_factor = inner.positive("partial_rotary_factor", o.partial_rotary_factor);
-  }
+  o.rope_theta = rope.theta;
+  o.partial_rotary_factor = rope.factor;
   if (o.partial_rotary_factor > 1) config.refuse("partial_rotary_factor is above 1");
   if (arch.arch != Arch::kGlm4Moe && o.partial_rotary_factor != 1)
     config.refuse(
@@ -143,7 +165,8 @@ void read_common(const Reader& config, const ArchInfo& arch, ModelOptions& o) {
   o.head_dim = config.integer("head_dim", o.hidden_size / o.num_attention_heads);
   o.rms_norm_eps = config.positive("rms_norm_eps", arch.rms_norm_eps);
   o.tie_embeddings = config.flag("tie_word_embeddings", false);
-  o.initializer_range = config.positive("initializer_range", 0.02);
+  o.initializer_range = config.number("initializer_range", 0.02);
+  if (o.initializer_range < 0) config.refuse(concat("initializer_range is ", o.initializer_range));
   const std::string act = config.text("hidden_act", "silu");
   if (act != "silu" && act != "swish") config.refuse(concat("hidden_act ", shown(act), " is not supported"));
   if (config.find("quantization_config") != nullptr) config.refuse("quantization_config is not supported");
@@ -201,7 +224,7 @@ void read_glm_moe(const Reader& config, ModelOptions& o, MoeOptions& m) {
   m.shared_expert_intermediate_size =
       m.moe_intermediate_size * config.integer("n_shared_experts", 1, 1, 1 << 16);
   read_groups(config, m);
-  o.first_dense_layers = config.integer("first_k_dense_replace", 1, 0);
+  o.first_dense_layers = std::min(config.integer("first_k_dense_replace", 1, 0), o.num_layers);
 }
 
 void read_moe(const Reader& config, Arch arch, ModelOptions& o) {
@@ -246,10 +269,15 @@ void check_values(const ModelOptions& o, const fs::path& path) {
 
 HfModel read_hf_config(const fs::path& path) {
   constexpr uintmax_t kMaxBytes = 1 << 24;
-  std::error_code ignored;
-  if (!fs::is_regular_file(path, ignored)) fail(Fault::kUsage, path.string(), ": missing");
-  if (fs::file_size(path, ignored) > kMaxBytes)
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) fail(Fault::kUsage, path.string(), ": missing");
+  if (error) fail(Fault::kUsage, path.string(), ": cannot be read: ", error.message());
+  if (!fs::is_regular_file(status)) fail(Fault::kUsage, path.string(), ": is not a regular file");
+  if (fs::file_size(path, error) > kMaxBytes)
     fail(Fault::kUsage, path.string(), ": more than ", kMaxBytes, " bytes is no description of a model");
+  if (::access(path.c_str(), R_OK) != 0)
+    fail(Fault::kUsage, path.string(), ": cannot be read: ", std::strerror(errno));
   const json object = parse_json(read_file(path), path, Fault::kUsage);
   const Reader config(path, object);
   const std::string type = config.text("model_type", "");
@@ -269,7 +297,11 @@ HfModel read_hf_config(const fs::path& path) {
     read_moe(config, arch->arch, o);
   check_model(o, path.string());
   check_values(o, path);
-  return {.arch = arch->arch, .options = o, .source = read_source(config)};
+  const bool predicts = arch->arch == Arch::kGlm4Moe;
+  return {.arch = arch->arch,
+          .options = o,
+          .source = read_source(config),
+          .mtp_layers = predicts ? config.integer("num_nextn_predict_layers", 0, 0, kMaxLayers) : 0};
 }
 
 }  // namespace switchyard

@@ -14,6 +14,8 @@ struct HfModel {
   ModelOptions options;
   // model_type, max_position_embeddings and token ids: what a later export gives back.
   nlohmann::json source;
+  // Layers after the model's own that predict tokens further on: left out, as transformers does.
+  int64_t mtp_layers = 0;
 };
 
 // Everything that cannot be honoured exactly is Error{kUsage} naming the file and the key.

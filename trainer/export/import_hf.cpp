@@ -32,13 +32,32 @@ TensorSource source_of(const HfFolder& folder, Arch arch, const TensorSpec& spec
       }};
 }
 
+// A head that is the embedding may stand in the file a second time.
+bool is_tied_head(const HfFolder& folder, const HfModel& model, const std::string& name) {
+  if (name != "lm_head.weight" || !model.options.tie_embeddings) return false;
+  const auto embedding = folder.tensors().find("model.embed_tokens.weight");
+  if (embedding == folder.tensors().end()) return false;
+  const auto& [head, file] = folder.tensors().at(name);
+  const TensorView& tied = *embedding->second.view;
+  if (head->dtype != tied.dtype || head->shape != tied.shape || head->bytes != tied.bytes)
+    fail(Fault::kData, file->path().string(), ": tensor ", shown(name),
+         " differs from the embedding, and tie_word_embeddings makes them one");
+  return true;
+}
+
+bool is_of_mtp_layer(const HfModel& model, const std::string& name) {
+  for (int64_t i = 0; i < model.mtp_layers; ++i)
+    if (name.starts_with(concat("model.layers.", model.options.num_layers + i, "."))) return true;
+  return false;
+}
+
 // Every tensor of the folder must be one that config.json asks for.
 void refuse_unknown(const HfFolder& folder, const HfModel& model) {
   std::set<std::string> known;
   for_each_tensor(model.options,
                   [&](const TensorSpec& spec) { known.insert(hf_name(model.arch, spec.name)); });
   for (const auto& [name, entry] : folder.tensors())
-    if (!known.contains(name))
+    if (!known.contains(name) && !is_tied_head(folder, model, name) && !is_of_mtp_layer(model, name))
       fail(Fault::kData, entry.file->path().string(), ": tensor ", shown(name), " is unknown to ",
            info_of(model.arch).model_type, " as config.json describes it");
 }

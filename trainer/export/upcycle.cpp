@@ -43,6 +43,9 @@ UpcycleOptions parse_upcycle(const std::string& text) {
 ModelOptions upcycled(const ModelOptions& dense, const UpcycleOptions& upcycle) {
   if (dense.moe) fail(Fault::kUsage, "--upcycle: the model has experts already");
   ModelOptions options = dense;
+  options.first_dense_layers = 0;
+  options.moe_layer_interval = 1;
+  options.dense_layers.clear();
   MoeOptions moe;
   moe.num_experts = upcycle.num_experts;
   moe.top_k = upcycle.top_k;

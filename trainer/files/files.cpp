@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -79,8 +80,9 @@ std::string shown(std::string_view name) {
 }
 
 bool is_plain_file_name(std::string_view name) {
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
   return !name.empty() && name != "." && name != ".." && name.find('/') == name.npos &&
-         name.find('\0') == name.npos;
+         std::none_of(name.begin(), name.end(), is_control);
 }
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {

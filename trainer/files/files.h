@@ -24,7 +24,8 @@ namespace fs = std::filesystem;
 // A name from a file, fit for a one-line message: quoted, control characters escaped, long ones cut.
 std::string shown(std::string_view name);
 
-// True for a name that stays in its directory: no '/', no NUL, not "", "." or "..".
+// True for a name that stays in its directory and in its line: no '/', no control character, not "", "." or
+// "..".
 bool is_plain_file_name(std::string_view name);
 
 // A regular file mapped read-only. Anything else at `path` is Error{kData}.

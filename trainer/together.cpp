@@ -3,6 +3,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <system_error>
@@ -27,7 +28,10 @@ Error as_error(const std::exception& e) {
     return Error(Fault::kResource, concat("out of memory (", e.what(), ")"));
   }
   if (const auto* system = dynamic_cast<const std::system_error*>(&e)) {
-    return Error(is_resource_error(system->code().value()) ? Fault::kResource : Fault::kUsage, e.what());
+    const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&e);
+    const std::string message =
+        file ? concat(file->path1().string(), ": ", file->code().message()) : std::string(e.what());
+    return Error(is_resource_error(system->code().value()) ? Fault::kResource : Fault::kUsage, message);
   }
   return Error(Fault::kInternal, e.what());
 }

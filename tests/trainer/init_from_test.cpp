@@ -1,6 +1,7 @@
 // A run that starts from the weights of another: train.init_from.
 #include <filesystem>
 
+#include "parallel/comm/make.h"
 #include "tests/trainer/interrupted_run.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
@@ -89,6 +90,15 @@ TEST_F(InitFrom, TheTokenizerIsCarriedOn) {
   next.train.init_from = folder_ / "first";
   train(next, {2, 2}, folder_ / "second");
   EXPECT_EQ(CheckpointReader(checkpoint("second", 1)).text(kTokenizerText), first.text(kTokenizerText));
+}
+
+TEST_F(InitFrom, TheRunThatIsReplacedIsNoSource) {
+  run("run", {1, 1}, 1);
+  Config next = config(2);
+  next.train.init_from = folder_ / "run";
+  const auto replace = [&] { TrainingJob(next, make_self(), {.run_dir = folder_ / "run", .resume = false}); };
+  EXPECT_EQ(fault_of(replace, "is of the run that --resume never replaces"), Fault::kUsage);
+  EXPECT_EQ(list_steps(folder_ / "run/checkpoints"), std::vector<int64_t>{1});
 }
 
 TEST_F(InitFrom, LowersTheFirstLoss) {

@@ -206,6 +206,14 @@ TEST_F(BoardOfARun, ShowsNothingOfARunThatWasStartedAnew) {
   EXPECT_EQ(losses(), (std::vector<int64_t>{1, 2}));
 }
 
+TEST_F(BoardOfARun, OfTheRunBeforeIsTakenBackWhereItIsSwitchedOff) {
+  train(6);
+  train(2, "log { tensorboard: false }", false);
+  EXPECT_EQ(losses(), std::vector<int64_t>{});
+  train(4);
+  EXPECT_EQ(losses(), (std::vector<int64_t>{3, 4}));
+}
+
 TEST_F(BoardOfARun, AFinishedRunGetsNoFurtherFile) {
   train(2);
   train(2);

@@ -51,7 +51,7 @@ void remove_checkpoint(const fs::path& path) {
 void warn_of_latest(const fs::path& checkpoints, const std::string& newest, const Warn& warn) {
   const fs::path path = checkpoints / kLatest;
   std::error_code ignored;
-  std::string said = "nothing (it is missing)";
+  std::string said = fs::exists(path, ignored) ? "nothing (it is no file)" : "nothing (it is missing)";
   try {
     if (fs::is_regular_file(path, ignored)) {
       const std::string text = MappedFile(path).bytes().size() < 256 ? read_file(path) : "too much";
@@ -150,13 +150,15 @@ fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {
   fail(Fault::kData, path.string(), ": holds no checkpoint (", kManifestName, " is missing)");
 }
 
+// Oldest first: cut short at any place, the newest is still that of the run before, or there is none.
 void set_aside(const fs::path& checkpoints) {
-  for (const int64_t step : list_steps(checkpoints)) {
-    const fs::path aside = checkpoints / concat(".", step_name(step), kAside);
-    fs::remove_all(aside);
-    fs::rename(step_directory(checkpoints, step), aside);
-  }
   fs::remove_all(checkpoints / kLatest);
+  const std::vector<int64_t> steps = list_steps(checkpoints);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const fs::path aside = checkpoints / concat(".", step_name(*step), kAside);
+    fs::remove_all(aside);
+    fs::rename(step_directory(checkpoints, *step), aside);
+  }
 }
 
 void remove_set_aside(const fs::path& checkpoints) {

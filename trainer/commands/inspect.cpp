@@ -117,6 +117,8 @@ int run_inspect(const InspectArgs& args) {
   const fs::path path = args.path;
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) {
+    if (!TokenFile::exists(args.path))
+      fail(Fault::kData, args.path, ": no checkpoint, run or token file is there");
     fmt::print("{}\n", describe_tokens(args.path, args.json));
     return 0;
   }

@@ -107,6 +107,8 @@ void TrainingJob::sample_now(int64_t step) {
         mesh_.world.host, [&](int32_t id) { text += decoder.push(id); }, stop_asked);
     all += text + decoder.finish() + "\n\n";
   }
+  if (any_rank(*mesh_.world.host, stop_asked))
+    return;  // the last may be cut short: made up when the run goes on
   if (!is_root() || all.empty()) return;
   write_file(samples_of(step), all);
   if (board_) board_->sample(step, all);

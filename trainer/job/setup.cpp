@@ -12,6 +12,16 @@
 #include "trainer/together.h"
 
 namespace switchyard {
+namespace {
+
+bool lies_in(const std::filesystem::path& path, const std::filesystem::path& directory) {
+  std::error_code ignored;
+  const std::string inner = std::filesystem::weakly_canonical(path, ignored).string() + "/";
+  const std::string outer = std::filesystem::weakly_canonical(directory, ignored).string() + "/";
+  return inner.starts_with(outer);
+}
+
+}  // namespace
 
 TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     : config_(std::move(config)), options_(options) {
@@ -48,7 +58,10 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     open_metrics();
     evaluations_.emplace(directory_.evaluations(), step_);
     drop_later_samples(directory_.samples(), step_);
-    if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
+    if (config_.log.tensorboard)
+      board_.emplace(directory_.tensorboard(), config_, step_);
+    else if (step_ < config_.train.steps)
+      TensorBoard::take_back(directory_.tensorboard(), step_);
     progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
     announce();
   });
@@ -76,6 +89,11 @@ void TrainingJob::choose_checkpoint(const Group& world) {
     path->reset();
     if (!chosen.empty()) *path = chosen;
   }
+  if (!options_.resume && init_from_ && lies_in(*init_from_, directory_.root)) {
+    throw FailedTogether(Fault::kUsage,
+                         concat("train.init_from: ", init_from_->string(), " is of the run that ",
+                                "--resume never replaces; choose another --run-dir"));
+  }
 }
 
 void TrainingJob::adopt_initial_model() {
@@ -93,6 +111,10 @@ void TrainingJob::adopt_texts(bool warns) {
   auto tokenizer = load_tokenizer_json(reader.text(kTokenizerText), reader.path_of(kTokenizerText));
   if (!tokenizer_) {
     tokenizer_ = std::move(tokenizer);
+    const auto other = validation_file_ ? tokenizer_of(*validation_file_) : nullptr;
+    if (other && other->fingerprint() != tokenizer_->fingerprint())
+      fail(Fault::kData, config_.data.validation, ": its tokenizer is not that of ",
+           reader.directory().string());
   } else if (warns && tokenizer_->fingerprint() != tokenizer->fingerprint()) {
     warn(reader.directory().string() + ": its tokenizer is not that of the data");
   }
@@ -108,7 +130,7 @@ void TrainingJob::check_prompts(bool warns) const {
   for (const std::string& prompt : config_.sample.prompts) {
     for (const int32_t id : tokenizer_->encode(prompt)) {
       if (id < config_.model.vocab_size) continue;
-      fail(Fault::kUsage, "sample.prompts: \"", prompt, "\" has token ", id, ", beyond model.vocab_size (",
+      fail(Fault::kUsage, "sample.prompts: ", shown(prompt), " has token ", id, ", beyond model.vocab_size (",
            config_.model.vocab_size, ")");
     }
   }
@@ -153,8 +175,9 @@ void TrainingJob::open_run_directory() {
 void TrainingJob::open_metrics() {
   metrics_.emplace(directory_.metrics(), step_);
   if (const int64_t last = metrics_->last_step(); last < step_) {
-    warn(fmt::format("{}: ends before step {}; steps {} to {} are missing", directory_.metrics().string(),
-                     last + 1, last + 1, step_));
+    const std::string missing = last + 1 == step_ ? fmt::format("step {} is", step_)
+                                                  : fmt::format("steps {} to {} are", last + 1, step_);
+    warn(fmt::format("{}: {} missing", directory_.metrics().string(), missing));
   }
 }
 

@@ -61,6 +61,12 @@ std::vector<double> shares_of(const LayerLoad& load) {
 TensorBoard::TensorBoard(std::filesystem::path folder, const Config& config, int64_t last_step)
     : folder_(std::move(folder)), config_(config), first_step_(last_step + 1) {}
 
+void TensorBoard::take_back(const std::filesystem::path& folder, int64_t last_step) {
+  std::error_code ignored;
+  const bool empty = std::filesystem::is_empty(folder, ignored) || ignored;
+  if (!empty) EventFile(folder, last_step + 1);
+}
+
 EventFile& TensorBoard::file() {
   if (!file_) {
     file_.emplace(folder_, first_step_);

@@ -16,6 +16,9 @@ class TensorBoard {
   // Nothing is written before there is something to show. `last_step`: done before this start.
   TensorBoard(std::filesystem::path folder, const Config& config, int64_t last_step);
 
+  // For a start without one: takes back what earlier starts have after `last_step`, if there is any.
+  static void take_back(const std::filesystem::path& folder, int64_t last_step);
+
   void step(const StepMetrics& metrics);
   // The loads of a step, which take more room than its scalars.
   void loads(const StepMetrics& metrics);

@@ -226,6 +226,13 @@ TEST_F(BoardOfARun, LoadsComeAtTheStepsThatAreLogged) {
   EXPECT_EQ(shown_steps(folder_ / "run/tb", "moe/layer_01/load"), (std::vector<int64_t>{1, 3, 6, 7}));
 }
 
+TEST_F(BoardOfARun, AFileInItsPlaceIsRefusedBeforeTheFirstStep) {
+  fs::create_directory(folder_ / "run");
+  std::ofstream(folder_ / "run/tb") << "mine";
+  EXPECT_EQ(fault_of([&] { train(1); }, "tb: exists and is no directory"), Fault::kUsage);
+  EXPECT_FALSE(fs::exists(folder_ / "run/metrics.jsonl"));
+}
+
 TEST_F(BoardOfARun, CanBeSwitchedOff) {
   train(1, "log { tensorboard: false }");
   EXPECT_FALSE(fs::exists(folder_ / "run/tb"));

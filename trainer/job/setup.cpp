@@ -54,14 +54,12 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
   for (size_t i = 0; i < experts_.size(); ++i) stepper_->rebalancer().restore(i, experts_[i].trial);
   together(world, [&] {
     if (!is_root()) return;
+    if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
     if (!options_.resume) set_aside(directory_.checkpoints());
     open_metrics();
     evaluations_.emplace(directory_.evaluations(), step_);
     drop_later_samples(directory_.samples(), step_);
-    if (config_.log.tensorboard)
-      board_.emplace(directory_.tensorboard(), config_, step_);
-    else if (step_ < config_.train.steps)
-      TensorBoard::take_back(directory_.tensorboard(), step_);
+    if (!board_ && step_ < config_.train.steps) TensorBoard::take_back(directory_.tensorboard(), step_);
     progress_.emplace(directory_.log(), step_ + 1, config_.train.steps);
     announce();
   });

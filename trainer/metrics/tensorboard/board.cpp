@@ -59,7 +59,12 @@ std::vector<double> shares_of(const LayerLoad& load) {
 }  // namespace
 
 TensorBoard::TensorBoard(std::filesystem::path folder, const Config& config, int64_t last_step)
-    : folder_(std::move(folder)), config_(config), first_step_(last_step + 1) {}
+    : folder_(std::move(folder)), config_(config), first_step_(last_step + 1) {
+  std::error_code ignored;
+  const auto status = std::filesystem::status(folder_, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+    fail(Fault::kUsage, folder_.string(), ": exists and is no directory");
+}
 
 void TensorBoard::take_back(const std::filesystem::path& folder, int64_t last_step) {
   std::error_code ignored;

@@ -13,7 +13,8 @@ namespace switchyard {
 
 class TensorBoard {
  public:
-  // Nothing is written before there is something to show. `last_step`: done before this start.
+  // Nothing is written before there is something to show. `last_step`: done before this start. Error{kUsage}
+  // where `folder` is something else.
   TensorBoard(std::filesystem::path folder, const Config& config, int64_t last_step);
 
   // For a start without one: takes back what earlier starts have after `last_step`, if there is any.

@@ -279,6 +279,9 @@ TEST_F(Checkpoints, ALatestThatIsAFolderIsSurvived) {
   ASSERT_EQ(warnings_.size(), 2u);
   EXPECT_NE(warnings_[1].find("LATEST: is a directory"), std::string::npos) << warnings_[1];
   EXPECT_EQ(newest(), dir(9));
+  set_aside(root_);
+  EXPECT_TRUE(fs::is_directory(root_ / "LATEST"));  // it is not ours to remove
+  EXPECT_EQ(newest(), std::nullopt);
 }
 
 TEST_F(Checkpoints, DamagedOnesAreNotCountedAmongTheKept) {

@@ -98,8 +98,8 @@ void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const
   int64_t kept = 0;
   for (const int64_t other : list_steps(checkpoints)) {
     const fs::path path = step_directory(checkpoints, other);
-    const bool known = std::find(damaged.begin(), damaged.end(), other) != damaged.end();
-    if (other <= step && !known && is_whole(path) && ++kept > keep_last) remove_checkpoint(path);
+    const bool passed_over = std::find(damaged.begin(), damaged.end(), other) != damaged.end();
+    if (other <= step && !passed_over && is_whole(path) && ++kept > keep_last) remove_checkpoint(path);
   }
 }
 
@@ -133,7 +133,7 @@ std::optional<fs::path> find_newest(const fs::path& checkpoints, const Warn& war
   }
   // It is written with the first checkpoint: there were some.
   std::error_code ignored;
-  if (fs::exists(checkpoints / kLatest, ignored)) {
+  if (fs::exists(checkpoints / kLatest, ignored) && !fs::is_directory(checkpoints / kLatest, ignored)) {
     fail(Fault::kData, (checkpoints / kLatest).string(),
          ": its checkpoint is gone, and no other is there; remove the file to begin anew");
   }
@@ -152,7 +152,8 @@ fs::path resolve_checkpoint(const fs::path& path, const Warn& warn) {
 
 // Oldest first: cut short at any place, the newest is still that of the run before, or there is none.
 void set_aside(const fs::path& checkpoints) {
-  fs::remove_all(checkpoints / kLatest);
+  std::error_code ignored;
+  if (!fs::is_directory(checkpoints / kLatest, ignored)) fs::remove(checkpoints / kLatest);
   const std::vector<int64_t> steps = list_steps(checkpoints);
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path aside = checkpoints / concat(".", step_name(*step), kAside);

@@ -11,8 +11,8 @@ using Warn = std::function<void(const std::string& message)>;
 
 // After finish(): points LATEST at `step` (a directory of that name stays, with a warning) and, where
 // keep_last > 0, removes all but the keep_last newest checkpoints up to that step. Nothing but step_*
-// directories of lower steps is removed. Those of `damaged`
-// steps, and others that are not whole, do not count; they stay for whoever wants to look.
+// directories of lower steps is removed. Those of `damaged` steps, and others that are not whole, do not
+// count; they stay for whoever wants to look.
 void publish(const fs::path& checkpoints, int64_t step, int64_t keep_last, const Warn& warn,
              const std::vector<int64_t>& damaged = {});
 

@@ -66,8 +66,8 @@ void CheckpointWriter::finish(std::span<const std::string> shards,
 void CheckpointWriter::check_shards(const Manifest& manifest) const {
   for (const auto& [name, sum] : manifest.files) {
     std::error_code error;
-    const auto bytes = fs::file_size(directory_.path() / name, error);
-    if (!error && static_cast<int64_t>(bytes) == static_cast<int64_t>(sum.bytes)) continue;
+    const auto bytes = static_cast<int64_t>(fs::file_size(directory_.path() / name, error));
+    if (!error && bytes == sum.bytes) continue;
     fail(Fault::kUsage, (directory_.path() / name).string(),
          ": rank 0 does not find what another rank wrote; the run's directory must be one that all ranks "
          "share");

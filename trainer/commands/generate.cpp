@@ -26,11 +26,7 @@ int run_generate(const GenerateArgs& args) {
     if (!start) fail(Fault::kUsage, "--prompt is empty, and the tokenizer has no token to begin with");
     ids.push_back(*start);
   }
-  for (const int32_t id : ids) {
-    if (id >= loaded.options.vocab_size)
-      fail(Fault::kData, "--prompt: token ", id, " is beyond the model's vocabulary of ",
-           loaded.options.vocab_size, " tokens");
-  }
+  check_vocabulary(ids, loaded.options.vocab_size, "--prompt", Fault::kData);  // before any of it is shown
   StreamDecoder decoder(*loaded.tokenizer);
   print(args.prompt);
   generate(*loaded.model, ids, loaded.tokenizer->eos(),

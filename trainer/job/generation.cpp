@@ -37,15 +37,18 @@ int32_t draw(const float* logits, int64_t vocab, const GenerationOptions& o, uin
 
 }  // namespace
 
+void check_vocabulary(const std::vector<int32_t>& ids, int64_t vocab_size, const std::string& where,
+                      Fault fault) {
+  for (const int32_t id : ids)
+    if (id < 0 || id >= vocab_size)
+      fail(fault, where, ": token ", id, " is not in the model's vocabulary of ", vocab_size);
+}
+
 void generate(const Transformer& model, std::vector<int32_t> ids, std::optional<int32_t> stop,
               const GenerationOptions& options, const Group& world, const std::function<void(int32_t)>& emit,
               const std::function<bool()>& interrupted) {
   CHECK(!ids.empty(), "nothing to continue");
-  for (const int32_t id : ids) {
-    if (id < 0 || id >= model.options().vocab_size)
-      fail(Fault::kData, "token ", id, " of the text to continue is not in the model's vocabulary of ",
-           model.options().vocab_size);
-  }
+  check_vocabulary(ids, model.options().vocab_size, "the text to continue", Fault::kData);
   NoGrad guard;
   SequenceCache cache = model.make_cache(std::ssize(ids) + options.max_tokens, model.device());
   for (int64_t i = 0; i < options.max_tokens; ++i) {

@@ -6,6 +6,7 @@
 #include "core/device/stream.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
+#include "trainer/job/generation.h"
 #include "trainer/job/job.h"
 #include "trainer/job/plan.h"
 #include "trainer/job/threads.h"
@@ -125,13 +126,9 @@ void TrainingJob::check_prompts(bool warns) const {
     if (warns) warn("sample.prompts are left out: the data's tokenizer is not known");
     return;
   }
-  for (const std::string& prompt : config_.sample.prompts) {
-    for (const int32_t id : tokenizer_->encode(prompt)) {
-      if (id < config_.model.vocab_size) continue;
-      fail(Fault::kUsage, "sample.prompts: ", shown(prompt), " has token ", id, ", beyond model.vocab_size (",
-           config_.model.vocab_size, ")");
-    }
-  }
+  for (const std::string& prompt : config_.sample.prompts)
+    check_vocabulary(tokenizer_->encode(prompt), config_.model.vocab_size, "sample.prompts: " + shown(prompt),
+                     Fault::kUsage);
 }
 
 void TrainingJob::open_data() {

@@ -16,6 +16,7 @@
 
 #include "benchmarks/train_step/skew.h"
 #include "core/device/memory.h"
+#include "parallel/data/shares.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/config.h"
@@ -37,7 +38,7 @@ class Steps {
                        .shuffle = config.data.shuffle,
                        .seed = config.seed}) {
     const bool fresh = config.train.init_from.empty();
-    store_.materialize(config.device, config.seed, true, fresh);
+    store_.materialize(config.device, config.seed, true, fresh, segment_options(mesh_));
     if (!fresh) {
       CheckpointReader reader(config.train.init_from);
       load_weights(reader, store_, MissingState::kZero);

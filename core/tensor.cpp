@@ -100,4 +100,10 @@ void Tensor::copy_from(const Tensor& source) const {
   copy_bytes(raw(), device_, source.raw(), source.device_, bytes());
 }
 
+void copy_overlap(const Tensor& to, int64_t to_begin, const Tensor& from, int64_t from_begin) {
+  const int64_t begin = std::max(to_begin, from_begin);
+  const int64_t n = std::min(to_begin + to.numel(), from_begin + from.numel()) - begin;
+  if (n > 0) to.slice(begin - to_begin, {n}).copy_from(from.slice(begin - from_begin, {n}));
+}
+
 }  // namespace switchyard

@@ -104,4 +104,8 @@ std::vector<T> Tensor::to_vector() const {
   return values;
 }
 
+// Two runs of one sequence of elements, which begin at its elements `to_begin` and `from_begin`: copies what
+// both have of it.
+void copy_overlap(const Tensor& to, int64_t to_begin, const Tensor& from, int64_t from_begin);
+
 }  // namespace switchyard

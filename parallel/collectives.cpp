@@ -21,6 +21,13 @@ void in_reach(const Tensor& x, const Group& group, F&& f) {
   x.copy_from(host);
 }
 
+// This rank's of size() equal runs.
+Tensor own_run(const Tensor& x, const Group& group) {
+  CHECK(x.numel() % group->size() == 0, to_string(x.shape()), " over ", group->size(), " ranks");
+  const int64_t n = x.numel() / group->size();
+  return x.slice(n * group->rank(), {n});
+}
+
 Shape with_rows(const Shape& shape, int64_t rows) {
   std::vector<int64_t> dims = shape.vector();
   dims[0] = rows;
@@ -58,6 +65,20 @@ void all_reduce_in_place(const Tensor& x, const Group& group, ReduceOp op) {
 
 void broadcast_in_place(const Tensor& x, const Group& group, int root) {
   in_reach(x, group, [&](const Tensor& t) { group->broadcast(t.raw(), t.numel(), t.dtype(), root); });
+}
+
+void reduce_scatter_in_place(const Tensor& x, const Group& group) {
+  in_reach(x, group, [&](const Tensor& t) {
+    const Tensor own = own_run(t, group);
+    group->reduce_scatter(t.raw(), own.raw(), own.numel(), t.dtype());
+  });
+}
+
+void all_gather_in_place(const Tensor& x, const Group& group) {
+  in_reach(x, group, [&](const Tensor& t) {
+    const Tensor own = own_run(t, group);
+    group->all_gather(own.raw(), t.raw(), own.numel(), t.dtype());
+  });
 }
 
 Tensor exchange_rows(const Tensor& x, const Counts& send, const Counts& recv, const Group& group) {

@@ -16,6 +16,10 @@ namespace switchyard {
 // In place, on the tensor's memory.
 void all_reduce_in_place(const Tensor& x, const Group& group, ReduceOp op = ReduceOp::kSum);
 void broadcast_in_place(const Tensor& x, const Group& group, int root);
+// x is size() equal runs of elements, one for each rank. Into this rank's comes the sum of everybody's of that
+// place, and the others are lost; all_gather brings everybody's own back to all.
+void reduce_scatter_in_place(const Tensor& x, const Group& group);
+void all_gather_in_place(const Tensor& x, const Group& group);
 
 using Counts = std::vector<int64_t>;
 // Rows of dim 0: block i (send[i] rows) goes to rank i; the result has sum(recv) rows.

@@ -12,14 +12,20 @@ namespace {
 
 constexpr int64_t kAlign = 64;  // elements: every parameter starts on a cache line and suits 16-byte accesses
 
-int64_t padded(int64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+int64_t padded(int64_t n, int64_t to = kAlign) { return (n + to - 1) / to * to; }
 
-Tensor part(const Tensor& run, const Parameter& parameter, const Piece& piece) {
-  return run.slice(parameter.offset + piece.offset, piece.shape);
+Tensor host_tensor(const std::vector<float>& values, DType dtype) {
+  return visit_float(dtype, [&]<class T>() {
+    std::vector<T> typed(values.size());
+    std::transform(values.begin(), values.end(), typed.begin(), [](float v) { return T(v); });
+    return Tensor::from(typed, {std::ssize(typed)});
+  });
 }
 
-// Host values of any floating type as float32.
-std::vector<float> as_float(const Tensor& x) {
+}  // namespace
+
+std::vector<float> read_piece(const Tensor& run, const Parameter& parameter, const Piece& piece) {
+  const Tensor x = run.slice(parameter.offset + piece.offset, piece.shape);
   return visit_float(x.dtype(), [&]<class T>() {
     const std::vector<T> values = x.to_vector<T>();
     std::vector<float> out(values.size());
@@ -27,16 +33,6 @@ std::vector<float> as_float(const Tensor& x) {
     return out;
   });
 }
-
-void put(const Tensor& to, const std::vector<float>& values) {
-  visit_float(to.dtype(), [&]<class T>() {
-    std::vector<T> typed(values.size());
-    std::transform(values.begin(), values.end(), typed.begin(), [](float v) { return T(v); });
-    copy_bytes(to.raw(), to.device(), typed.data(), Device::kCpu, to.bytes());
-  });
-}
-
-}  // namespace
 
 Var ParameterStore::add(ParameterSpec spec) {
   Parameter parameter{std::move(spec), Var(Tensor(), true), -1, 0};
@@ -60,41 +56,51 @@ Parameter& ParameterStore::parameter(const std::string& name) {
   return *found;
 }
 
-void ParameterStore::assign_segments() {
+void ParameterStore::assign_segments(const SegmentOptions& options) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Parameter& p = parameters_[i];
-    auto fits = [&](const Segment& s) {
+    const int64_t size = p.spec.shape.numel();
+    // The last of its kind, if there is room.
+    auto found = std::find_if(segments_.rbegin(), segments_.rend(), [&](const Segment& s) {
       return s.placement == p.spec.placement && s.decay == p.spec.decay && s.dtype == p.spec.dtype;
-    };
-    auto found = std::find_if(segments_.begin(), segments_.end(), fits);
-    if (found == segments_.end()) {
-      segments_.push_back(Segment{p.spec.placement, p.spec.decay, p.spec.dtype, {}, {}, {}, {}, {}, {}});
-      found = segments_.end() - 1;
-    }
-    p.segment = static_cast<int>(found - segments_.begin());
-    if (!found->parameters.empty()) {
+    });
+    if (found != segments_.rend()) {
       const Parameter& last = parameters_[found->parameters.back()];
       p.offset = last.offset + padded(last.spec.shape.numel());
     }
+    if (found == segments_.rend() || p.offset + size > options.max_elements) {
+      p.offset = 0;
+      segments_.push_back(
+          {.placement = p.spec.placement,
+           .decay = p.spec.decay,
+           .dtype = p.spec.dtype,
+           .share = p.spec.placement == Placement::kExpert ? options.experts : options.replicated});
+      found = segments_.rbegin();
+    }
+    p.segment = static_cast<int>(&*found - segments_.data());
     found->parameters.push_back(static_cast<int>(i));
   }
 }
 
-void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, bool initialize) {
+void ParameterStore::allocate(Segment& s) const {
+  const Parameter& last = parameters_[s.parameters.back()];
+  const int64_t n = padded(last.offset + last.spec.shape.numel(), kAlign * s.share.ranks);
+  const DType wide = acc_of(s.dtype);
+  s.value = Tensor::zeros({n}, s.dtype, device_);
+  if (!trainable_) return;
+  s.grad = Tensor::zeros({n}, wide, device_);
+  const Shape part{n / s.share.ranks};
+  if (s.dtype != wide) s.master = Tensor::zeros(part, wide, device_);
+  s.m = Tensor::zeros(part, wide, device_);
+  s.v = Tensor::zeros(part, wide, device_);
+}
+
+void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, bool initialize,
+                                 const SegmentOptions& options) {
   device_ = device;
   trainable_ = trainable;
-  assign_segments();
-  for (Segment& s : segments_) {
-    const Parameter& last = parameters_[s.parameters.back()];
-    const Shape shape{last.offset + padded(last.spec.shape.numel())};
-    const DType wide = acc_of(s.dtype);
-    s.value = Tensor::zeros(shape, s.dtype, device);
-    if (!trainable) continue;
-    s.grad = Tensor::zeros(shape, wide, device);
-    if (s.dtype != wide) s.master = Tensor::zeros(shape, wide, device);
-    s.m = Tensor::zeros(shape, wide, device);
-    s.v = Tensor::zeros(shape, wide, device);
-  }
+  assign_segments(options);
+  for (Segment& s : segments_) allocate(s);
   for (Parameter& p : parameters_) {
     const Segment& s = segments_[p.segment];
     p.var.set_value(s.value.slice(p.offset, p.spec.shape));
@@ -130,22 +136,19 @@ void ParameterStore::keep_grads() {
   for (const Parameter& p : parameters_) p.var.keep_grad();
 }
 
-std::vector<float> ParameterStore::read(const Parameter& parameter, const Piece& piece, Kind kind) const {
-  const Segment& s = segments_[parameter.segment];
-  if (kind == Kind::kM) return as_float(part(s.m, parameter, piece));
-  if (kind == Kind::kV) return as_float(part(s.v, parameter, piece));
-  return as_float(part(s.master.defined() ? s.master : s.value, parameter, piece));
-}
-
 void ParameterStore::write(const Parameter& parameter, const Piece& piece, Kind kind,
                            const std::vector<float>& values) {
   CHECK(static_cast<int64_t>(values.size()) == piece.shape.numel(), piece.name, ": ", values.size(),
         " values for ", to_string(piece.shape));
   const Segment& s = segments_[parameter.segment];
-  if (kind == Kind::kM) return put(part(s.m, parameter, piece), values);
-  if (kind == Kind::kV) return put(part(s.v, parameter, piece), values);
-  put(part(s.value, parameter, piece), values);
-  if (s.master.defined()) put(part(s.master, parameter, piece), values);
+  const int64_t begin = parameter.offset + piece.offset;
+  const auto set_part = [&](const Tensor& state) {
+    copy_overlap(state, s.part_begin(), host_tensor(values, state.dtype()), begin);
+  };
+  if (kind == Kind::kM) return set_part(s.m);
+  if (kind == Kind::kV) return set_part(s.v);
+  copy_overlap(s.value, 0, host_tensor(values, s.value.dtype()), begin);
+  if (s.master.defined()) set_part(s.master);
 }
 
 }  // namespace switchyard

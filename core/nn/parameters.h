@@ -3,8 +3,11 @@
 // A Parameter is what a layer computes with, and may fuse several logical tensors: the query, key and value
 // projections in one matrix, this rank's experts in one [experts, 2 m, d]. A Piece is one logical tensor
 // under its global name, as it stands in checkpoints. Layers register parameters, then materialize() gives
-// all of them storage: per (placement, decay, dtype) one flat run of values, gradients, masters and moments,
-// so that the optimizer, the gradient norm and the reduction work on few long runs.
+// all of them storage: per (placement, decay, dtype) flat runs of values, gradients, masters and moments, so
+// that the optimizer, the gradient norm and the reduction work on few long runs.
+//
+// Ranks that hold copies of the same parameters share the optimizer's work (ZeRO stage 1, Rajbhandari et al.,
+// arXiv 1910.02054): each has masters and moments of an equal part of every run, and updates that part.
 #pragma once
 
 #include <string>
@@ -41,16 +44,34 @@ struct Parameter {
   int64_t offset = 0;  // in the segment, elements
 };
 
-// A flat run of parameters of one kind.
+// This rank's place among the ranks that hold copies of the same parameters.
+struct Share {
+  int rank = 0, ranks = 1;
+};
+
+// A flat run of parameters of one kind; `ranks` of its share divides n.
 struct Segment {
   Placement placement;
   bool decay;
   DType dtype;
-  std::vector<int> parameters;  // indices, in order of registration
-  Tensor value;                 // [n] dtype
-  Tensor grad;                  // [n] Acc
-  Tensor master;                // [n] Acc; undefined where dtype is Acc
-  Tensor m, v;                  // [n] Acc
+  Share share;
+  std::vector<int> parameters{};  // indices, in order of registration
+  Tensor value{};                 // [n] dtype
+  Tensor grad{};                  // [n] Acc
+  Tensor master{};                // [n / ranks] Acc; undefined where dtype is Acc
+  Tensor m{}, v{};                // [n / ranks] Acc
+
+  int64_t part_begin() const { return value.numel() / share.ranks * share.rank; }
+  // This rank's part of `value` or `grad`.
+  Tensor part(const Tensor& run) const { return run.slice(part_begin(), {run.numel() / share.ranks}); }
+};
+
+// How parameters are laid out in segments.
+struct SegmentOptions {
+  Share replicated, experts;
+  // A segment has at most so many elements, unless it is one parameter: what is reduced at a time (32 MiB of
+  // float32).
+  int64_t max_elements = int64_t{8} << 20;
 };
 
 class ParameterStore {
@@ -65,7 +86,8 @@ class ParameterStore {
 
   // Storage on `device`; `trainable` adds gradients, masters and moments. Initial values are seeded by (seed,
   // piece name), so they depend neither on the layout nor on the order.
-  void materialize(Device device, uint64_t seed, bool trainable, bool initialize = true);
+  void materialize(Device device, uint64_t seed, bool trainable, bool initialize = true,
+                   const SegmentOptions& options = {});
 
   std::vector<Parameter>& parameters() { return parameters_; }
   const std::vector<Parameter>& parameters() const { return parameters_; }
@@ -84,13 +106,14 @@ class ParameterStore {
   void settle_grads();  // before they are read: those that no pass has reached become zero
   void keep_grads();    // where a Recording has replaced them
 
-  // Logical tensors as float32 host values (the masters', where there are masters).
+  // What is kept of every parameter; the value is the master's, where there are masters.
   enum class Kind : uint8_t { kValue, kM, kV };
-  std::vector<float> read(const Parameter& parameter, const Piece& piece, Kind kind) const;
+  // Sets a logical tensor from float32 host values, or what is in this rank's part of it.
   void write(const Parameter& parameter, const Piece& piece, Kind kind, const std::vector<float>& values);
 
  private:
-  void assign_segments();
+  void assign_segments(const SegmentOptions& options);
+  void allocate(Segment& segment) const;
   void initialize(uint64_t seed);
 
   std::vector<Parameter> parameters_;
@@ -99,5 +122,8 @@ class ParameterStore {
   Device device_ = Device::kCpu;
   bool trainable_ = false;
 };
+
+// A logical tensor as float32 host values, from a whole run [n] of its segment.
+std::vector<float> read_piece(const Tensor& run, const Parameter& parameter, const Piece& piece);
 
 }  // namespace switchyard

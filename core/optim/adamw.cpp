@@ -52,15 +52,16 @@ void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspa
 
 void adamw_step(ParameterStore& store, const AdamWOptions& o, double lr, int64_t step, const Tensor& clip) {
   for (const Segment& s : store.segments()) {
-    launch(s.value, [&]<class T>(auto on) {
+    const Tensor p = s.part(s.value), grad = s.part(s.grad);
+    launch(p, [&]<class T>(auto on) {
       using A = Acc<T>;
-      kernels::run(on, kernels::AdamW<T>{.p = s.value.data<T>(),
+      kernels::run(on, kernels::AdamW<T>{.p = p.data<T>(),
                                          .master = s.master.data_or_null<A>(),
                                          .m = s.m.data<A>(),
                                          .v = s.v.data<A>(),
-                                         .grad = s.grad.data<A>(),
+                                         .grad = grad.data<A>(),
                                          .clip = clip.data<A>(),
-                                         .n = s.value.numel(),
+                                         .n = p.numel(),
                                          .step = step,
                                          .lr = lr,
                                          .beta1 = o.beta1,

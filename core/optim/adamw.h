@@ -13,7 +13,7 @@ double schedule_factor(const ScheduleOptions& schedule, int64_t step);
 // `workspace`: F64 [kernels::Sum::kBlocks].
 void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace);
 
-// One update of every segment. `clip` is the coefficient of all gradients, [1] in
+// One update of this rank's part of every segment. `clip` is the coefficient of all gradients, [1] in
 // Acc on the parameters' device.
 void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step,
                 const Tensor& clip);

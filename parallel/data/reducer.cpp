@@ -3,14 +3,24 @@
 #include <algorithm>
 
 #include "parallel/collectives.h"
+#include "parallel/data/shares.h"
 
 namespace switchyard {
 
-GradientReducer::GradientReducer(ParameterStore& store, const Mesh& mesh, int64_t bucket_bytes)
-    : store_(store) {
-  for (auto s = store.segments().rbegin(); s != store.segments().rend(); ++s) {
-    const Axis& axis = s->placement == Placement::kExpert ? mesh.edp : mesh.world;
-    if (axis.size() > 1) add_buckets(*s, axis.device, bucket_bytes);
+GradientReducer::GradientReducer(ParameterStore& store, const Mesh& mesh) : store_(store) {
+  std::vector<const Segment*> order;
+  for (const Segment& s : store.segments()) {
+    CHECK(s.share.ranks == holders_of(s.placement, mesh).size(), "segments are laid out for other ranks");
+    if (s.share.ranks > 1) order.push_back(&s);
+  }
+  std::sort(order.begin(), order.end(),
+            [](const Segment* a, const Segment* b) { return a->parameters.front() > b->parameters.front(); });
+  for (const Segment* s : order) {
+    for (const int i : s->parameters)
+      store.parameters()[i].var.set_hook([this, mine = reductions_.size()] { ready(mine); });
+    reductions_.push_back(
+        {s->grad, holders_of(s->placement, mesh).device, static_cast<int>(s->parameters.size())});
+    bytes_ += s->grad.bytes();
   }
 }
 
@@ -18,44 +28,28 @@ GradientReducer::~GradientReducer() {
   for (const Parameter& p : store_.parameters()) p.var.set_hook({});
 }
 
-void GradientReducer::add_buckets(const Segment& segment, const Group& group, int64_t bucket_bytes) {
-  const int64_t limit = bucket_bytes / size_of(segment.grad.dtype());
-  int64_t end = segment.grad.numel();
-  int members = 0;
-  for (auto i = segment.parameters.rbegin(); i != segment.parameters.rend(); ++i) {
-    const Parameter& p = store_.parameters()[*i];
-    ++members;
-    p.var.set_hook([this, bucket = static_cast<int>(buckets_.size())] { ready(bucket); });
-    if (end - p.offset < limit && std::next(i) != segment.parameters.rend()) continue;
-    buckets_.push_back({segment.grad.slice(p.offset, {end - p.offset}), group, members});
-    bytes_ += buckets_.back().grad.bytes();
-    end = p.offset;
-    members = 0;
-  }
-}
-
 void GradientReducer::arm() {
   armed_ = true;
   next_ = 0;
-  for (Bucket& b : buckets_) b.missing = b.parameters;
+  for (Reduction& r : reductions_) r.missing = r.parameters;
 }
 
-void GradientReducer::ready(int bucket) {
+void GradientReducer::ready(size_t reduction) {
   if (!armed_) return;
-  --buckets_[bucket].missing;
-  while (next_ < buckets_.size() && buckets_[next_].missing == 0) reduce_next();
+  --reductions_[reduction].missing;
+  while (next_ < reductions_.size() && reductions_[next_].missing == 0) reduce_next();
 }
 
 void GradientReducer::finish() {
   store_.settle_grads();
-  while (next_ < buckets_.size()) reduce_next();
+  while (next_ < reductions_.size()) reduce_next();
   armed_ = false;
 }
 
 void GradientReducer::reduce_next() {
-  const CommLabel label("gradient bucket " + std::to_string(next_));
-  const Bucket& b = buckets_[next_++];
-  all_reduce_in_place(b.grad, b.group);
+  const CommLabel label("gradients " + std::to_string(next_));
+  const Reduction& r = reductions_[next_++];
+  reduce_scatter_in_place(r.grad, r.group);
 }
 
 }  // namespace switchyard

@@ -166,15 +166,21 @@ void MoeLayer::place_experts(ParameterStore& store, const Slots& slots) {
     store.parameter(spec.name).spec.pieces = std::move(spec.pieces);
 }
 
-void MoeLayer::move_experts(ParameterStore& store, const Slots& slots) {
+void MoeLayer::move_experts(ParameterStore& store, const Slots& slots, const Axis& edp) {
   const CommLabel scope("layer " + std::to_string(spec_.layer) + " moving experts");
   const Slots before = dispatcher_.slots();
   place_experts(store, slots);
   for (const ParameterSpec& spec : {gate_up_spec(), down_spec()}) {
     const Parameter& p = store.parameter(spec.name);
     const Segment& s = store.segments()[p.segment];
-    for (const Tensor& run : {s.value, s.master, s.m, s.v})
-      if (run.defined()) move_rows(run.slice(p.offset, p.spec.shape), before, slots, dispatcher_.axis());
+    const auto move = [&](const Tensor& held, int64_t held_begin, const Group& holders) {
+      if (!held.defined()) return;
+      const SlotRows rows{p.spec.shape.numel() / p.spec.shape[0], held, held_begin - p.offset, holders};
+      move_rows(rows, before, slots, dispatcher_.axis());
+    };
+    move(s.value, 0, nullptr);
+    for (const Tensor& state : {s.master, s.m, s.v})
+      move(state, s.part_begin(), s.share.ranks > 1 ? edp.device : nullptr);
   }
 }
 

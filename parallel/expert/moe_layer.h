@@ -49,11 +49,11 @@ class MoeLayer {
   // b += rate * sign(mean - count). Balance::kGlobal: the experts' shares, for the next global batch.
   void update_routing(const LayerLoad& load) const;
   // Where its experts stand. place_experts: before weights are loaded; move_experts: with weights, masters
-  // and moments, on all ranks of the ep group, when no gradient is needed any more.
+  // and moments, on all ranks, when no gradient is needed any more; `edp`: those that share the last two.
   const Slots& slots() const { return dispatcher_.slots(); }
   int ranks() const { return dispatcher_.axis().size(); }
   void place_experts(ParameterStore& store, const Slots& slots);
-  void move_experts(ParameterStore& store, const Slots& slots);
+  void move_experts(ParameterStore& store, const Slots& slots, const Axis& edp);
 
   const MoeOptions& options() const { return options_; }
 

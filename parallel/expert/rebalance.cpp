@@ -37,8 +37,8 @@ bool ExpertTrial::worth_moving(const Slots& now, int ranks) const {
   return static_cast<double>(std::min(spared, gain)) > std::max(worth, cost);
 }
 
-Rebalancer::Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t over_steps)
-    : store_(store), layers_(std::move(layers)), over_steps_(over_steps) {
+Rebalancer::Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, Axis edp, int64_t over_steps)
+    : store_(store), layers_(std::move(layers)), edp_(std::move(edp)), over_steps_(over_steps) {
   for (const MoeLayer* layer : layers_)
     trials_.push_back({std::vector<int64_t>(layer->options().num_experts, 0), layer->slots()});
 }
@@ -52,7 +52,7 @@ int64_t Rebalancer::after_step(const std::vector<LayerLoad>& loads) {
     trial.observe(layer.slots(), loads[i].kept, layer.ranks(), over_steps_);
     if (!trial.worth_moving(layer.slots(), layer.ranks())) continue;
     moved += differences(layer.slots(), trial.tried);
-    layer.move_experts(store_, trial.tried);
+    layer.move_experts(store_, trial.tried, edp_);
     trial.spared = 0;
   }
   return moved;

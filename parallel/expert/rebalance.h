@@ -27,7 +27,7 @@ struct ExpertTrial {
 class Rebalancer {
  public:
   // `over_steps`: N above, and in how many steps a move is to be repaid; 0: nothing ever moves.
-  Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, int64_t over_steps);
+  Rebalancer(ParameterStore& store, std::vector<MoeLayer*> layers, Axis edp, int64_t over_steps);
 
   // Are there experts on several ranks, to be moved?
   bool active() const { return over_steps_ > 0 && !layers_.empty() && layers_[0]->ranks() > 1; }
@@ -42,6 +42,7 @@ class Rebalancer {
  private:
   ParameterStore& store_;
   std::vector<MoeLayer*> layers_;
+  Axis edp_;
   int64_t over_steps_;
   std::vector<ExpertTrial> trials_;  // [layers]
 };

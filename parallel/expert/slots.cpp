@@ -67,6 +67,16 @@ int rank_of(int64_t slot, int64_t experts, int ranks) {
   return rank;
 }
 
+// [slots.size(), width]: whole rows, whoever holds them. What another holds is 0 here until the sum.
+Tensor collect_rows(const SlotRows& rows, const std::vector<int64_t>& slots) {
+  const Shape shape{std::ssize(slots), rows.width};
+  const Tensor out = Tensor::zeros(shape, rows.held.dtype(), rows.held.device());
+  for (size_t i = 0; i < slots.size(); ++i)
+    copy_overlap(out.rows(static_cast<int64_t>(i), 1), slots[i] * rows.width, rows.held, rows.begin);
+  if (rows.holders) all_reduce_in_place(out, rows.holders);
+  return out;
+}
+
 }  // namespace
 
 Slots first_slots(int64_t experts) {
@@ -104,7 +114,7 @@ Slots balanced_slots(Slots slots, const std::vector<int64_t>& load, int ranks) {
   return slots;
 }
 
-void move_rows(const Tensor& x, const Slots& from, const Slots& to, const Axis& ep) {
+void move_rows(const SlotRows& rows, const Slots& from, const Slots& to, const Axis& ep) {
   const int64_t experts = std::ssize(from);
   const int ranks = ep.size(), me = ep.rank();
   const int64_t first = first_expert(experts, ranks, me);
@@ -127,15 +137,11 @@ void move_rows(const Tensor& x, const Slots& from, const Slots& to, const Axis& 
       ++recv[source];
     }
   }
-  const int64_t width = x.numel() / std::max<int64_t>(x.dim(0), 1);
-  const Tensor rows = x.view({x.dim(0), width});
-  const Tensor out = Tensor::empty({std::ssize(leaving), width}, x.dtype(), x.device());
-  for (size_t i = 0; i < leaving.size(); ++i)
-    out.rows(static_cast<int64_t>(i), 1).copy_from(rows.rows(leaving[i], 1));
-  const Tensor in = exchange_rows(out, send, recv, ep.device);
+  const Tensor in = exchange_rows(collect_rows(rows, leaving), send, recv, ep.device);
   int64_t row = 0;
   for (const auto& slots : arriving)
-    for (const int64_t slot : slots) rows.rows(slot, 1).copy_from(in.rows(row++, 1));
+    for (const int64_t slot : slots)
+      copy_overlap(rows.held, rows.begin, in.rows(row++, 1), slot * rows.width);
 }
 
 }  // namespace switchyard

@@ -25,8 +25,16 @@ double rank_overload(const Slots& slots, const std::vector<int64_t>& load, int r
 // hundredth of the mean. The same on every rank.
 Slots balanced_slots(Slots slots, const std::vector<int64_t>& load, int ranks);
 
-// x [slots of this rank, ...]: the row of an expert goes from its slot in `from` to its slot in `to`. All
-// ranks of the ep group.
-void move_rows(const Tensor& x, const Slots& from, const Slots& to, const Axis& ep);
+// The rows [slots of this rank, width] of a layer's experts, of which this rank may hold but a part.
+struct SlotRows {
+  int64_t width;  // elements of a row
+  Tensor held;    // a run of elements; may reach beyond the rows on both sides
+  int64_t begin;  // the place among the rows' elements of the first that is held
+  Group holders;  // those whose runs make up the rows; null: this rank alone
+};
+
+// The row of an expert goes from its slot in `from` to its slot in `to`. All ranks of the ep group and of the
+// holders.
+void move_rows(const SlotRows& rows, const Slots& from, const Slots& to, const Axis& ep);
 
 }  // namespace switchyard

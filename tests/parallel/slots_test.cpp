@@ -71,12 +71,32 @@ TEST(Slots, RowsFollowTheirExperts) {
       for (int move = 0; move < 5; ++move) {
         Slots to = from;
         std::shuffle(to.begin(), to.end(), random);
-        move_rows(x, from, to, ep);
+        move_rows({6, x, 0, nullptr}, from, to, ep);
         EXPECT_EQ(x.to_vector<float>(), rows_of(to));
         from = to;
       }
     });
   }
+}
+
+// Two ranks hold the rows of each half of the experts: a run with three elements before the rows and eight
+// behind them, cut in the middle of a row.
+TEST(Slots, RowsInPartsFollowTheirExperts) {
+  run_ranks(4, [](const Group& world) {
+    const Mesh mesh = make_mesh(world, 2, Device::kCpu);
+    const Slots from = first_slots(6), to = {4, 1, 5, 2, 0, 3};
+    const auto run_of = [&](const Slots& slots) {
+      std::vector<float> run = {-1, -2, -3};
+      for (int64_t s = 3 * mesh.ep.rank(); s < 3 * mesh.ep.rank() + 3; ++s)
+        for (int part = 0; part < 5; ++part) run.push_back(static_cast<float>(100 * slots[s] + part));
+      for (int i = 0; i < 8; ++i) run.push_back(-4);
+      return run;
+    };
+    const int64_t half = 13 * mesh.edp.rank();
+    const Tensor held = Tensor::from(run_of(from), {26}).slice(half, {13});
+    move_rows({5, held, half - 3, mesh.edp.device}, from, to, mesh.ep);
+    EXPECT_EQ(held.to_vector<float>(), Tensor::from(run_of(to), {26}).slice(half, {13}).to_vector<float>());
+  });
 }
 
 }  // namespace

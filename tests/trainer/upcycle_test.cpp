@@ -71,7 +71,7 @@ TEST(Upcycle, RoutersDifferFromLayerToLayerAndRowToRow) {
   std::vector<float> rows;  // the first component of every router's rows
   for (const Parameter& p : loaded.store->parameters()) {
     if (!is_router(p.spec.pieces.front().name)) continue;
-    const auto values = loaded.store->read(p, p.spec.pieces.front(), ParameterStore::Kind::kValue);
+    const auto values = read_piece(loaded.store->segments()[p.segment].value, p, p.spec.pieces.front());
     for (int64_t e = 0; e < 5; ++e)
       rows.push_back(values[static_cast<size_t>(e * loaded.options.hidden_size)]);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "parallel/data/shares.h"
 #include "trainer/together.h"
 
 namespace switchyard {
@@ -29,52 +30,46 @@ void refuse_non_finite(const std::vector<float>& values, const std::string& name
     fail(Fault::kNonFinite, "the checkpoint is not written: ", name, " is not finite after the last update");
 }
 
-TensorSource source_of(const ParameterStore& store, const Parameter& parameter, const Piece& piece,
-                       Kind kind) {
+TensorSource source_of(const Tensor& run, const Parameter& parameter, const Piece& piece, Kind kind) {
   return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(),
-          [&store, &parameter, &piece, kind](const Emit& emit) {
-            const std::vector<float> values = store.read(parameter, piece, kind);
+          [&run, &parameter, &piece, kind](const Emit& emit) {
+            const std::vector<float> values = read_piece(run, parameter, piece);
             refuse_non_finite(values, prefix_of(kind) + piece.name);
             emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
           }};
 }
 
-// The pieces that this rank writes.
-template <class F>
-void for_own_pieces(const ParameterStore& store, const Mesh& mesh, F&& f) {
+// The pieces that this rank writes: those that hold a tensor take turns. `runs`: of every segment.
+std::vector<TensorSource> own_pieces(const ParameterStore& store, const Mesh& mesh,
+                                     const std::vector<Tensor>& runs, Kind kind) {
+  std::vector<TensorSource> tensors;
   int64_t turn = 0, expert_turn = 0;
   for (const Parameter& p : store.parameters()) {
-    const bool experts = p.spec.placement == Placement::kExpert;
-    const Axis& holders = experts ? mesh.edp : mesh.world;
-    int64_t& next = experts ? expert_turn : turn;
+    const Axis& holders = holders_of(p.spec.placement, mesh);
+    int64_t& next = p.spec.placement == Placement::kExpert ? expert_turn : turn;
     for (const Piece& piece : p.spec.pieces)
-      if (next++ % holders.size() == holders.rank()) f(p, piece);
+      if (next++ % holders.size() == holders.rank())
+        tensors.push_back(source_of(runs[p.segment], p, piece, kind));
+  }
+  return tensors;
+}
+
+void add_buffers(std::vector<TensorSource>& tensors, const ParameterStore& store) {
+  for (const ParameterStore::Buffer& b : store.buffers()) {
+    tensors.push_back({b.name, FileDType::kF32, b.shape.vector(), [&b](const Emit& emit) {
+                         const std::vector<float> values = b.var.value().to_vector<float>();
+                         emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+                       }});
   }
 }
 
-std::string write_weights(CheckpointWriter& writer, const ParameterStore& store, const Mesh& mesh) {
-  std::vector<TensorSource> tensors;
-  for_own_pieces(store, mesh, [&](const Parameter& p, const Piece& piece) {
-    tensors.push_back(source_of(store, p, piece, Kind::kValue));
-  });
-  if (mesh.world.rank() == 0) {
-    for (const ParameterStore::Buffer& b : store.buffers()) {
-      tensors.push_back({b.name, FileDType::kF32, b.shape.vector(), [&b](const Emit& emit) {
-                           const std::vector<float> values = b.var.value().to_vector<float>();
-                           emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
-                         }});
-    }
+const char* shard_of(Kind kind) {
+  switch (kind) {
+    case Kind::kValue: return "weights";
+    case Kind::kM: return "optimizer_m";
+    case Kind::kV: return "optimizer_v";
   }
-  return writer.write_shard("weights", std::move(tensors));
-}
-
-std::string write_moments(CheckpointWriter& writer, const ParameterStore& store, const Mesh& mesh) {
-  std::vector<TensorSource> tensors;
-  for_own_pieces(store, mesh, [&](const Parameter& p, const Piece& piece) {
-    tensors.push_back(source_of(store, p, piece, Kind::kM));
-    tensors.push_back(source_of(store, p, piece, Kind::kV));
-  });
-  return writer.write_shard("optimizer", std::move(tensors));
+  return "";
 }
 
 // Values of one logical tensor, after its name and shape were found as expected.
@@ -151,19 +146,24 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
                      const std::map<std::string, std::string>& texts) {
   const Group& world = mesh.world.host;
   std::optional<CheckpointWriter> writer;
-  std::string weights, moments;
   // Rank 0 makes the directory before the others write into it.
   together(world, [&] {
     if (world->rank() == 0) writer.emplace(directory, step, world->rank(), world->size());
   });
   together(world, [&] {
     if (!writer) writer.emplace(directory, step, world->rank(), world->size());
-    weights = write_weights(*writer, store, mesh);
-    if (store.trainable()) moments = write_moments(*writer, store, mesh);
   });
-  std::vector<std::string> shards = gather_texts(world, weights);
-  const std::vector<std::string> more = gather_texts(world, moments);
-  shards.insert(shards.end(), more.begin(), more.end());
+  std::vector<std::string> shards;
+  for (const Kind kind : {Kind::kValue, Kind::kM, Kind::kV}) {
+    const std::vector<Tensor> runs = gather_state(store, kind, mesh);
+    std::string shard;
+    together(world, [&] {
+      std::vector<TensorSource> tensors = own_pieces(store, mesh, runs, kind);
+      if (kind == Kind::kValue && world->rank() == 0) add_buffers(tensors, store);
+      shard = writer->write_shard(shard_of(kind), std::move(tensors));
+    });
+    for (std::string& text : gather_texts(world, shard)) shards.push_back(std::move(text));
+  }
   together(world, [&] {
     if (world->rank() == 0) writer->finish(shards, texts);
   });

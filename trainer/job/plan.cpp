@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "parallel/comm/planned.h"
+#include "parallel/data/shares.h"
 #include "trainer/job/process_memory.h"
 #include "trainer/job/step.h"
 
@@ -77,7 +78,7 @@ Plan make_plan(Config config, int64_t world) {
 
   ParameterStore store;
   Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);
-  store.materialize(Device::kMeta, config.seed, true);
+  store.materialize(Device::kMeta, config.seed, true, true, segment_options(mesh));
   for (const Segment& s : store.segments()) {
     plan.weights += s.value.bytes();
     plan.gradients += s.grad.bytes();
@@ -91,6 +92,7 @@ Plan make_plan(Config config, int64_t world) {
   if (device == Device::kCpu) plan.program += std::min(kMostCopies, plan.activations / 16);
   plan.exchange = model.meter().bytes / planned * micro_batches;
   plan.gradient_reduction = metrics.gradient_bytes;
+  plan.parameter_gathering = metrics.parameter_bytes;
   return plan;
 }
 
@@ -123,7 +125,10 @@ std::string to_json(const Plan& p) {
         {"activations", p.activations},
         {"program", p.program},
         {"total", p.memory()}}},
-      {"traffic_bytes_per_step", {{"exchange", p.exchange}, {"gradients", p.gradient_reduction}}}}
+      {"traffic_bytes_per_step",
+       {{"exchange", p.exchange},
+        {"gradients", p.gradient_reduction},
+        {"parameters", p.parameter_gathering}}}}
       .dump();
 }
 
@@ -141,8 +146,9 @@ std::string to_text(const Plan& p) {
                                                    {"optimizer", p.optimizer}, {"activations", p.activations},
                                                    {"program", p.program},     {"total", p.memory()}};
   for (const auto& [name, bytes] : kinds) text += fmt::format("  {:<12}{}\n", name, mib(bytes));
-  text += fmt::format("\ntraffic of a rank in a step\n  {:<12}{}\n  {:<12}{}\n", "exchange", mib(p.exchange),
-                      "gradients", mib(p.gradient_reduction));
+  text += fmt::format("\ntraffic of a rank in a step\n  {:<12}{}\n  {:<12}{}\n  {:<12}{}\n", "exchange",
+                      mib(p.exchange), "gradients", mib(p.gradient_reduction), "parameters",
+                      mib(p.parameter_gathering));
   return text;
 }
 

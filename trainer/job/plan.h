@@ -20,7 +20,7 @@ struct Plan {
   int64_t memory() const { return weights + gradients + optimizer + activations + program; }
   // Bytes of a rank in a step. Dropless routing makes the exchange exact; with a
   // capacity it is an upper bound.
-  int64_t exchange = 0, gradient_reduction = 0;
+  int64_t exchange = 0, gradient_reduction = 0, parameter_gathering = 0;
   int64_t tokens_per_step = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/device/stream.h"
+#include "parallel/data/shares.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/job/generation.h"
@@ -180,7 +181,7 @@ void TrainingJob::build_model() {
   store_ = std::make_unique<ParameterStore>();
   model_ = std::make_unique<Transformer>(*store_, config_.model, compute_dtype(config_.precision), mesh_.ep);
   const bool fresh = !resume_from_ && config_.train.init_from.empty();
-  store_->materialize(config_.device, config_.seed, true, fresh);
+  store_->materialize(config_.device, config_.seed, true, fresh, segment_options(mesh_));
 }
 
 void TrainingJob::check_resumable(CheckpointReader& reader) {

@@ -8,6 +8,7 @@
 #include "core/launch.h"
 #include "core/random.h"
 #include "kernels/elementwise.h"
+#include "parallel/data/shares.h"
 #include "trainer/job/process_memory.h"
 #include "trainer/together.h"
 
@@ -37,8 +38,8 @@ TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& s
       plan_{config.train.global_batch_size, config.train.micro_batch_size, mesh.world.size(),
             mesh.world.rank()},
       reducer_(store, mesh),
-      rebalancer_(store, model.moe_layers(), config.parallel.rebalance_over_steps),
-      sums_(Tensor::zeros({3}, DType::kF64, store.device())),
+      rebalancer_(store, model.moe_layers(), mesh.edp, config.parallel.rebalance_over_steps),
+      sums_(Tensor::zeros({2}, DType::kF64, store.device())),
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())),
       one_(Tensor::from<float>({1}, {1}, store.device())) {
   plan_.check();
@@ -126,7 +127,7 @@ void TrainStep::forward_and_backward(int64_t step, int64_t micro_batch) {
 
 void TrainStep::add_gradient_squares() {
   for (const Segment& s : store_.segments()) {
-    add_square_sum(sums_.slice(s.placement == Placement::kExpert ? 2 : 1, {1}), s.grad, workspace_);
+    add_square_sum(sums_.slice(1, {1}), s.part(s.grad), workspace_);
   }
 }
 
@@ -137,30 +138,32 @@ double TrainStep::seconds_without_waiting(std::vector<double> exchanges) const {
   return sum_of(exchanges);
 }
 
-// What the ranks decide together, in two small reductions: every logical parameter's square once, one clip,
-// one verdict.
+// What the ranks decide together, in two small reductions: one clip, one verdict. Every element of every
+// parameter is in one rank's part.
 void TrainStep::agree(StepMetrics& metrics) {
   mesh_.world.meet();
   const std::vector<double> own = sums_.to_vector<double>();  // the first of the step's two waits
-  double expert_squares = own[2];
-  mesh_.ep.host->all_reduce(&expert_squares, 1, DType::kF64);
   const ExchangeMeter& meter = model_.meter();
   const double exchanging = sum_of(meter.seconds);
-  double totals[5] = {own[0], stop_asked() ? 1.0 : 0.0, exchanging, static_cast<double>(meter.bytes),
+  double totals[6] = {own[0],
+                      own[1],
+                      stop_asked() ? 1.0 : 0.0,
+                      exchanging,
+                      static_cast<double>(meter.bytes),
                       exchanging - seconds_without_waiting(meter.seconds)};
-  mesh_.world.host->all_reduce(totals, 5, DType::kF64);
+  mesh_.world.host->all_reduce(totals, 6, DType::kF64);
   int64_t peak = peak_memory_bytes(store_.device());
   mesh_.world.host->all_reduce(&peak, 1, DType::kI64, ReduceOp::kMax);
 
   const double world = mesh_.world.size();
   metrics.loss =
       totals[0] / static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length);
-  metrics.grad_norm = std::sqrt(own[1] + expert_squares);
-  metrics.exchange_seconds = totals[2] / world;
-  metrics.exchange_bytes = std::llround(totals[3] / world);
-  metrics.exchange_wait_seconds = totals[4] / world;
+  metrics.grad_norm = std::sqrt(totals[1]);
+  metrics.exchange_seconds = totals[3] / world;
+  metrics.exchange_bytes = std::llround(totals[4] / world);
+  metrics.exchange_wait_seconds = totals[5] / world;
   metrics.peak_memory_bytes = peak;
-  stop_agreed_ = totals[1] > 0;
+  stop_agreed_ = totals[2] > 0;
   if (!std::isfinite(metrics.loss))
     fail(Fault::kNonFinite, "step ", metrics.step, ": the loss is ",
          std::isnan(metrics.loss) ? std::abs(metrics.loss) : metrics.loss);
@@ -175,6 +178,7 @@ void TrainStep::update(StepMetrics& metrics) {
   const double clip = limit > 0 ? std::min(1.0, limit / (metrics.grad_norm + 1e-6)) : 1.0;
   adamw_step(store_, config_.optimizer, metrics.lr, metrics.step,
              Tensor::from<float>({static_cast<float>(clip)}, {1}, store_.device()));
+  metrics.parameter_bytes = gather_values(store_, mesh_);
 }
 
 void TrainStep::collect_loads(StepMetrics& metrics) {

@@ -52,7 +52,7 @@ class TrainStep {
   GradientReducer reducer_;
   LoadRecorder loads_;
   Rebalancer rebalancer_;
-  Tensor sums_;       // F64 [3]: cross-entropy, squares of replicated and of expert gradients
+  Tensor sums_;       // F64 [2]: cross-entropy, squares of the gradients that are this rank's to update
   Tensor workspace_;  // F64, of the sums
   Tensor one_;        // [1] Acc: d objective / d objective
   std::optional<DeviceBatch> batch_;

@@ -40,6 +40,7 @@ std::string to_json(const StepMetrics& m) {
             {"exchange_bytes", m.exchange_bytes},
             {"experts_moved", m.experts_moved},
             {"gradient_bytes", m.gradient_bytes},
+            {"parameter_bytes", m.parameter_bytes},
             {"peak_memory_bytes", m.peak_memory_bytes},
             {"layers", layers}};
   if (!m.data_tokens.empty()) json["data_tokens"] = m.data_tokens;

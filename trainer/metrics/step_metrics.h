@@ -27,6 +27,7 @@ struct StepMetrics {
   int64_t exchange_bytes = 0;        // of a rank's own tokens to other ranks and back, mean over ranks
   int64_t experts_moved = 0;         // to other ranks, after the update
   int64_t gradient_bytes = 0;        // a rank's, handed to the reduction
+  int64_t parameter_bytes = 0;       // a rank's, gathered after the update
   // Of the rank that needs most: resident memory (CPU) or reserved device memory.
   int64_t peak_memory_bytes = 0;
   std::vector<LayerLoad> layers;

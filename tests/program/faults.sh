@@ -153,6 +153,8 @@ check "eval writes nothing" cmp before after_eval
 
 expect 3 "$folder: cannot be read" "$program" score base --tokens "$folder" --out logits
 expect 0 "" "$program" score base --tokens ids --out /dev/null
+expect 2 "is the file of token ids" "$program" score base --tokens ids --out ./ids
+expect 2 "lies in a checkpoint" "$program" score base --tokens ids --out base/checkpoints/step_00000004/logits
 check "a device stays a device" test -c /dev/null
 echo "1 2 x" >ids
 expect 3 "ids:1:5" "$program" score base --tokens ids --out logits

@@ -1,6 +1,7 @@
 #include <charconv>
 #include <fstream>
 
+#include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/commands/commands.h"
 #include "trainer/job/loaded_model.h"
@@ -55,9 +56,19 @@ void emit_logits(const Transformer& model, const std::vector<int32_t>& ids, cons
   }
 }
 
+// What is read is still there after what is written.
+void check_output(const fs::path& out, const fs::path& tokens) {
+  std::error_code none_there;
+  if (fs::equivalent(out, tokens, none_there))
+    fail(Fault::kUsage, "--out: ", out.string(), " is the file of token ids");
+  if (fs::exists(out.parent_path() / kManifestName))
+    fail(Fault::kUsage, "--out: ", out.string(), " lies in a checkpoint, which holds its own files alone");
+}
+
 }  // namespace
 
 int run_score(const ScoreArgs& args) {
+  check_output(args.out, args.tokens);
   const LoadedModel loaded = load_model(args.checkpoint, args.device);
   const int64_t vocab = loaded.options.vocab_size;
   const auto lines = read_lines(args.tokens, vocab);

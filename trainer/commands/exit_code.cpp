@@ -24,8 +24,14 @@ int report_and_exit_code(const std::exception& error, bool speak) {
 }
 
 int report_once(const std::exception& error, int rank) {
-  if (rank != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-  return report_and_exit_code(error, rank == 0);
+  if (rank == 0) return report_and_exit_code(error);
+  // Rank 0 has most likely failed for the same reason, and its launcher ends this process. If not, it is alone.
+  constexpr auto kPatience = std::chrono::seconds(5);
+  const auto begin = std::chrono::steady_clock::now();
+  while (!stop_asked() && std::chrono::steady_clock::now() - begin < kPatience)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  return report_and_exit_code(Error(as_error(error).fault(), concat("rank ", rank, ": ", error.what())),
+                              !stop_asked());
 }
 
 }  // namespace switchyard

@@ -12,8 +12,8 @@ int exit_code_of(const std::exception&);
 // "switchyard: MESSAGE" on stderr where `speak` is set, and the exit code. With several ranks one speaks.
 int report_and_exit_code(const std::exception&, bool speak = true);
 
-// The same for an error that every rank of the job meets alike: rank 0 speaks, and the others wait a moment,
-// since a launcher ends the whole job when the first process leaves.
+// The same for an error that every rank of the job most likely meets alike: rank 0 speaks, and the launcher
+// ends the whole job when it leaves. A rank that is still there some seconds later was alone, and speaks.
 int report_once(const std::exception&, int rank);
 
 }  // namespace switchyard

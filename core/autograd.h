@@ -37,7 +37,7 @@ class Var {
   bool is_leaf() const;
 
   // Leaves only. The accumulated gradient in Acc; undefined before the first backward() unless set. A preset
-  // gradient (zeros, a slice of a reducer's bucket) is added to in place.
+  // gradient (zeros, a slice of a segment) is added to in place.
   const Tensor& grad() const;
   void set_grad(Tensor grad) const;
   // What the gradient holds is of no more use: the next to come replaces it, which saves a pass of zeros and

@@ -38,7 +38,7 @@ struct AttentionBackward {
   const T* qkv;
   const Acc<T>* lse;
   const int32_t* document;  // [tokens] or null
-  void* workspace;          // workspace_bytes(shape), 64-byte aligned
+  void* workspace;          // attention_workspace_bytes(on, shape), 64-byte aligned
   AttentionShape shape;
 };
 

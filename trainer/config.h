@@ -106,9 +106,6 @@ void check_data(const Config&);
 // Values of a model against each other and absurd sizes; vocab_size may still be 0.
 // `where` starts the message.
 void check_model(const ModelOptions&, const std::string& where, Fault fault = Fault::kUsage);
-// Trained parameters, embeddings and all experts included; a double, since absurd
-// sizes are what it is asked for.
-double parameter_count(const ModelOptions&);
 // Whether the device's kernels take the model.
 void check_device(const ModelOptions&, Device, const std::string& where);
 

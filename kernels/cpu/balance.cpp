@@ -7,8 +7,6 @@
 namespace switchyard::kernels {
 namespace {
 
-// Keeps log P and 1 / P finite where an expert's mean score has underflowed.
-
 // 1 / sum(s), or 0 where all scores have underflowed: such a token then counts for no expert.
 template <class A>
 A inverse_sum(const A* s, int64_t n) {

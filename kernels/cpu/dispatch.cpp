@@ -79,10 +79,10 @@ void run(Cpu, const DropOverCapacity<A>& a) {
     drop_by_weight(a);
 }
 
-// A counting sort over blocks of 1024 pairs: each block counts its experts, the counts become first rows
+// A counting sort over blocks of pairs: each block counts its experts, the counts become first rows
 // (expert by expert, within an expert block by block), and each block places its pairs in order.
 void run(Cpu, const SortByExpert& a) {
-  constexpr int64_t kBlock = 1024;
+  constexpr int64_t kBlock = SortByExpert::kBlockPairs;
   const int64_t blocks = (a.pairs + kBlock - 1) / kBlock;
   int64_t* rows = aligned<int64_t>(a.workspace);  // [blocks, experts]: counts, then next rows
 #pragma omp parallel for schedule(static) if (a.pairs >= kParallelFrom)

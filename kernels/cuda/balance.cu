@@ -10,7 +10,6 @@ constexpr int kThreads = 1024;  // of a block that sums over many tokens
 constexpr int kChunk = 4;       // experts a lane sums at a time: 128 a warp
 constexpr int kMeanTokens = kThreads / kWarp;
 constexpr int64_t kFewTokens = 8 * kMeanTokens;  // of a segment that one block sums as fast as many
-// Keeps log P and 1 / P finite where an expert's mean score has underflowed.
 
 // 1 / sum, or 0 where all scores of a token have underflowed: such a token counts for no expert.
 template <class A>

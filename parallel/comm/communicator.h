@@ -33,9 +33,9 @@ class Communicator {
   // `data` is host memory, or device memory where on_device(). kF32, kBF16 (summed in float32, rounded once),
   // kF64, kI32, kI64.
   virtual void all_reduce(void* data, int64_t count, DType dtype, ReduceOp op = ReduceOp::kSum) = 0;
-  // recv holds size() blocks of `count`, in rank order.
+  // recv holds size() blocks of `count`, in rank order. send may be this rank's block of recv.
   virtual void all_gather(const void* send, void* recv, int64_t count, DType dtype) = 0;
-  // send holds size() blocks of `count`; recv gets the sum over ranks of block rank().
+  // send holds size() blocks of `count`; recv gets the sum over ranks of block rank(), and may be that block.
   virtual void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype) = 0;
   virtual void broadcast(void* data, int64_t count, DType dtype, int root) = 0;
   // Block i of send (send_counts[i] elements, blocks back to back) goes to rank i; recv likewise. send and

@@ -193,6 +193,8 @@ void NcclCommunicator::try_out() {
   CUDA_CHECK(cudaMallocAsync(reinterpret_cast<void**>(&data), 2 * size() * sizeof(float), stream));
   CUDA_CHECK(cudaMemsetAsync(data, 0, 2 * size() * sizeof(float), stream));
   all_reduce(data, size(), DType::kF32, ReduceOp::kSum);
+  reduce_scatter(data, data + rank(), 1, DType::kF32);
+  all_gather(data + rank(), data, 1, DType::kF32);
   const std::vector<int64_t> ones(size(), 1);
   all_to_all(data, ones, data + size(), ones, DType::kF32);
   CUDA_CHECK(cudaFreeAsync(data, stream));

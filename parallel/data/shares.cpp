@@ -33,10 +33,12 @@ int64_t gather_values(const ParameterStore& store, const Mesh& mesh) {
     all_gather_in_place(s.value, holders_of(s.placement, mesh).device);
     bytes += s.value.bytes();
   }
+  mesh.world.meet();
   return bytes;
 }
 
 std::vector<Tensor> gather_state(const ParameterStore& store, Kind kind, const Mesh& mesh) {
+  CHECK(store.trainable(), "there is no state to gather");
   const CommLabel label("optimizer state");
   std::vector<Tensor> runs;
   for (const Segment& s : store.segments()) {
@@ -51,6 +53,7 @@ std::vector<Tensor> gather_state(const ParameterStore& store, Kind kind, const M
       runs.push_back(s.grad);
     }
   }
+  mesh.world.meet();
   return runs;
 }
 

@@ -20,8 +20,8 @@ struct ExpertTrial {
 
   // A step's load, with the experts where they stand `now`, summed over about `steps` of them.
   void observe(const Slots& now, const std::vector<int64_t>& load, int ranks, int64_t steps);
-  // Is `tried` enough better to move the experts there?
-  bool worth_moving(const Slots& now, int ranks) const;
+  // Is `tried` enough better to move the experts there? `holders`: how many ranks hold copies of an expert.
+  bool worth_moving(const Slots& now, int ranks, int holders = 1) const;
 };
 
 class Rebalancer {

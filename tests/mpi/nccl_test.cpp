@@ -37,6 +37,8 @@ class OnDevice {
   int64_t bytes_;
 };
 
+std::byte* at(void* data, int64_t offset) { return static_cast<std::byte*>(data) + offset; }
+
 class StagedNccl final : public Communicator {
  public:
   explicit StagedNccl(Group nccl)
@@ -51,12 +53,24 @@ class StagedNccl final : public Communicator {
     x.copy_to(data);
   }
   void all_gather(const void* send, void* recv, int64_t count, DType dtype) override {
-    OnDevice x(send, count * size_of(dtype)), y(nullptr, size() * count * size_of(dtype));
+    const int64_t bytes = count * size_of(dtype);
+    if (send == at(recv, rank() * bytes)) {
+      OnDevice x(recv, size() * bytes);
+      nccl_->all_gather(at(x.data(), rank() * bytes), x.data(), count, dtype);
+      return x.copy_to(recv);
+    }
+    OnDevice x(send, bytes), y(nullptr, size() * bytes);
     nccl_->all_gather(x.data(), y.data(), count, dtype);
     y.copy_to(recv);
   }
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype) override {
-    OnDevice x(send, size() * count * size_of(dtype)), y(nullptr, count * size_of(dtype));
+    const int64_t bytes = count * size_of(dtype);
+    OnDevice x(send, size() * bytes);
+    if (recv == at(const_cast<void*>(send), rank() * bytes)) {
+      nccl_->reduce_scatter(x.data(), at(x.data(), rank() * bytes), count, dtype);
+      return x.copy_to(const_cast<void*>(send));
+    }
+    OnDevice y(nullptr, bytes);
     nccl_->reduce_scatter(x.data(), y.data(), count, dtype);
     y.copy_to(recv);
   }

@@ -52,6 +52,7 @@ TEST(ExpertTrial, WhatMovingCostsIsToBeRepaid) {
   EXPECT_FALSE(after(90, {36, 36, 16, 16}).worth_moving(kNow, 2));  // 20 pairs a step
   EXPECT_TRUE(after(90, {48, 48, 16, 16}).worth_moving(kNow, 2));
   EXPECT_TRUE(after(90, {36, 36, 16, 16}, 8).worth_moving(kNow, 2));
+  EXPECT_FALSE(after(90, {48, 48, 16, 16}).worth_moving(kNow, 2, 2));  // their state comes from two ranks
 }
 
 TEST(ExpertTrial, WhereEverythingStandsWellNothingMoves) {

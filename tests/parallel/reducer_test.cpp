@@ -169,6 +169,43 @@ TEST_P(ReducerTest, PartsMakeUpTheUpdate) {
   });
 }
 
+// Ranks with more experts cut their segments elsewhere. After every parameter the ranks of an ep group exchange
+// something: nobody may be in a reduction that another reaches only behind it.
+TEST(Reducer, RanksOfUnevenExpertsDoNotWaitForEachOther) {
+  run_ranks(6, [](const Group& world) {
+    const Mesh mesh = make_mesh(world, 3, Device::kCpu, {.timeout_seconds = 20});
+    SegmentOptions options = segment_options(mesh);
+    options.max_elements = 4 * 128;
+    ParameterStore store;
+    Vars vars;
+    for (int i = 0; i < 24; ++i) {
+      const bool expert = i % 3 != 0;
+      const Shape shape{128 * (expert ? 1 + mesh.ep.rank() : 1)};
+      const std::string name = "p" + std::to_string(i);
+      vars.push_back(store.add({.name = name,
+                                .shape = shape,
+                                .pieces = {{name, 0, shape}},
+                                .dtype = DType::kF64,
+                                .placement = expert ? Placement::kExpert : Placement::kReplicated}));
+    }
+    store.materialize(Device::kCpu, 1, true, true, options);
+    GradientReducer reducer(store, mesh);
+    reducer.arm();
+    for (auto v = vars.rbegin(); v != vars.rend(); ++v) {
+      backward(add(*v, *v), Tensor::from(std::vector<double>(v->shape().numel(), 1), v->shape()));
+      mesh.ep.host->barrier();
+    }
+    reducer.finish();
+    for (const Segment& s : store.segments()) {
+      const Axis& holders = holders_of(s.placement, mesh);
+      all_gather_in_place(s.grad, holders.device);
+      for (const int i : s.parameters)
+        EXPECT_EQ(vars[i].grad().to_vector<double>(),
+                  std::vector<double>(vars[i].shape().numel(), 2.0 * holders.size()));
+    }
+  });
+}
+
 // Less than a parameter, two parameters, everything.
 INSTANTIATE_TEST_SUITE_P(Layouts, ReducerTest,
                          testing::Values(Case{1, 1, 1}, Case{4, 1, 1}, Case{4, 2, 1}, Case{4, 4, 1},

@@ -38,6 +38,7 @@ SCALARS = {  # tag: the figure of metrics.jsonl
     "throughput/exchange_share": lambda m: m["exchange_seconds"] / m["step_seconds"],
     "throughput/exchange_bytes": lambda m: m["exchange_bytes"],
     "throughput/gradient_bytes": lambda m: m["gradient_bytes"],
+    "throughput/parameter_bytes": lambda m: m["parameter_bytes"],
     "memory/peak_bytes": lambda m: m["peak_memory_bytes"],
     "moe/max_violation_max": lambda m: max(x["max_violation"] for x in m["layers"]),
     "moe/max_violation_mean": lambda m: sum(x["max_violation"] for x in m["layers"]) / LAYERS,

@@ -166,6 +166,19 @@ TYPED_TEST_P(CommConformance, ReduceScatterGivesEachRankItsBlockOfTheSum) {
   });
 }
 
+TYPED_TEST_P(CommConformance, ReduceScatterWorksInPlace) {
+  this->on_each_size([](const Group& group) {
+    for (int64_t count : kTestCounts) {
+      auto data = typed_values<float>(group->rank(), count * group->size());
+      float* own = data.data() + group->rank() * count;
+      group->reduce_scatter(data.data(), own, count, DType::kF32);
+      for (int64_t i = 0; i < count; ++i) {
+        ASSERT_TRUE(same_bits(own[i], expected_sum<float>(group->size(), group->rank() * count + i))) << i;
+      }
+    }
+  });
+}
+
 TYPED_TEST_P(CommConformance, BroadcastReachesAllFromEveryRoot) {
   this->on_each_size([](const Group& group) {
     for (int root = 0; root < group->size(); ++root) {
@@ -313,11 +326,11 @@ REGISTER_TYPED_TEST_SUITE_P(CommConformance, AllReduceAddsFloatsInRankOrder,
                             AllReduceAddsBf16InFloatAndRoundsOnce, AllReduceAddsDoubles, AllReduceAddsInt32,
                             AllReduceAddsInt64, AllReduceFindsMaximaAndMinima, AllReduceRepeatsBitForBit,
                             AllGatherPutsBlocksInRankOrder, AllGatherWorksInPlace,
-                            ReduceScatterGivesEachRankItsBlockOfTheSum, BroadcastReachesAllFromEveryRoot,
-                            AllToAllSendsUnevenAndEmptyBlocks, AllToAllOfNothingReturns,
-                            BarrierHoldsUntilAllAreThere, SplitGroupsByColorAndOrdersByKey,
-                            SplitTakesGroupsOfDifferentSizes, NestedSplitsAndTheirParentsTakeTurns,
-                            AllGatherAndReduceScatterAreTransposes,
+                            ReduceScatterGivesEachRankItsBlockOfTheSum, ReduceScatterWorksInPlace,
+                            BroadcastReachesAllFromEveryRoot, AllToAllSendsUnevenAndEmptyBlocks,
+                            AllToAllOfNothingReturns, BarrierHoldsUntilAllAreThere,
+                            SplitGroupsByColorAndOrdersByKey, SplitTakesGroupsOfDifferentSizes,
+                            NestedSplitsAndTheirParentsTakeTurns, AllGatherAndReduceScatterAreTransposes,
                             AllToAllIsTransposedByExchangingTheCounts);
 
 }  // namespace switchyard

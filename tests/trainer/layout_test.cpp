@@ -37,7 +37,8 @@ constexpr Variant kVariants[] = {
     {"NoisyGate", "model { moe { noisy_gate: true } }"},
     {"UnevenExperts", "model { moe { num_experts: 6 pre_softmax: false } }"},
     {"ExpertsMove",
-     "parallel { rebalance_over_steps: 2 } model { moe { num_experts: 8 capacity_factor: 1.1 "
+     "parallel { rebalance_over_steps: 2 } train { sequence_length: 128 } model { moe { num_experts: 8 "
+     "capacity_factor: 1.1 "
      "aux_loss_coeff: 0 "
      "bias_update_rate: 0 } }"},
     {"TwoSequencesAMicroBatch",

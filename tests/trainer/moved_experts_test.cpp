@@ -21,7 +21,7 @@ class MovedExperts : public InterruptedRun {
 
 constexpr const char* kMoving =
     "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
-    "rebalance_over_steps: 3 } ";
+    "rebalance_over_steps: 3 } train { sequence_length: 128 } ";
 
 // Experts stand where they stood, and the loads seen so far count.
 TEST_F(MovedExperts, GoOnBitForBit) {
@@ -32,6 +32,13 @@ TEST_F(MovedExperts, GoOnBitForBit) {
     EXPECT_TRUE(any_moved("halted" + name, 7));
     EXPECT_EQ(run("halted" + name, {4, 2}, 14, changes), straight);
   }
+}
+
+// Experts whose masters and moments are in parts, on two ranks each.
+TEST_F(MovedExperts, TrainAsIfTheyHadStayed) {
+  const Steps alone = run("alone", {1, 1}, 14, kMoving), moved = run("moved", {4, 2}, 14, kMoving);
+  EXPECT_TRUE(any_moved("moved", 14));
+  expect_same_training(moved, alone, 1e-5);
 }
 
 // Whatever the order of degrees, one rank of an ep group included, which has every expert in its own slot.

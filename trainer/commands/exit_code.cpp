@@ -30,8 +30,8 @@ int report_once(const std::exception& error, int rank) {
   const auto begin = std::chrono::steady_clock::now();
   while (!stop_asked() && std::chrono::steady_clock::now() - begin < kPatience)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  return report_and_exit_code(Error(as_error(error).fault(), concat("rank ", rank, ": ", error.what())),
-                              !stop_asked());
+  const Error known = as_error(error);
+  return report_and_exit_code(Error(known.fault(), concat("rank ", rank, ": ", known.what())), !stop_asked());
 }
 
 }  // namespace switchyard

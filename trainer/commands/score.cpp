@@ -1,8 +1,7 @@
 #include <charconv>
 #include <fstream>
 
-#include "trainer/checkpoint/manifest.h"
-#include "trainer/checkpoint/safetensors.h"
+#include "trainer/checkpoint/store.h"
 #include "trainer/commands/commands.h"
 #include "trainer/job/loaded_model.h"
 
@@ -61,7 +60,8 @@ void check_output(const fs::path& out, const fs::path& tokens) {
   std::error_code none_there;
   if (fs::equivalent(out, tokens, none_there))
     fail(Fault::kUsage, "--out: ", out.string(), " is the file of token ids");
-  if (fs::exists(out.parent_path() / kManifestName))
+  const fs::path folder = out.parent_path();
+  if (fs::exists(folder / kManifestName) && fs::exists(folder / kModelText))
     fail(Fault::kUsage, "--out: ", out.string(), " lies in a checkpoint, which holds its own files alone");
 }
 

@@ -116,6 +116,29 @@ void check_layers(Checker& c, const ModelOptions& m) {
             "model.intermediate_size is missing; model.moe.dense_weight ({}) needs it", m.moe->dense_weight);
 }
 
+// Trained parameters, all experts included, of sizes that may be absurd (count_parameters() in export/ counts
+// tensor by tensor).
+double parameter_count(const ModelOptions& m) {
+  const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
+  const auto heads = static_cast<double>(m.num_attention_heads),
+             kv = static_cast<double>(m.num_key_value_heads);
+  double all = static_cast<double>(m.vocab_size) * d * (m.tie_embeddings ? 1 : 2) + d;
+  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
+    all += 2 * d + d * head * (2 * heads + 2 * kv) + (m.qkv_bias ? head * (heads + 2 * kv) : 0);
+    if (m.qk_norm == QkNorm::kPerHead) all += 2 * head;
+    if (m.qk_norm == QkNorm::kWhole) all += head * (heads + kv);
+    const bool moe = m.is_moe(layer);
+    if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
+    if (!moe) continue;
+    const auto experts = static_cast<double>(m.moe->num_experts);
+    all +=
+        experts * d * ((m.moe->noisy_gate ? 2 : 1) + 3 * static_cast<double>(m.moe->moe_intermediate_size));
+    all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
+           (m.moe->shared_expert_gate ? d : 0);
+  }
+  return all;
+}
+
 }  // namespace
 
 std::optional<Conflict> find_conflict(const ModelOptions& m) {
@@ -216,28 +239,3 @@ std::optional<Conflict> find_layout_conflict(const Config& config) {
 }
 
 }  // namespace switchyard::config
-
-namespace switchyard {
-
-double parameter_count(const ModelOptions& m) {
-  const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
-  const auto heads = static_cast<double>(m.num_attention_heads),
-             kv = static_cast<double>(m.num_key_value_heads);
-  double all = static_cast<double>(m.vocab_size) * d * (m.tie_embeddings ? 1 : 2) + d;
-  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
-    all += 2 * d + d * head * (2 * heads + 2 * kv) + (m.qkv_bias ? head * (heads + 2 * kv) : 0);
-    if (m.qk_norm == QkNorm::kPerHead) all += 2 * head;
-    if (m.qk_norm == QkNorm::kWhole) all += head * (heads + kv);
-    const bool moe = m.is_moe(layer);
-    if (!moe || m.moe->dense_weight > 0) all += 3 * d * static_cast<double>(m.intermediate_size);
-    if (!moe) continue;
-    const auto experts = static_cast<double>(m.moe->num_experts);
-    all +=
-        experts * d * ((m.moe->noisy_gate ? 2 : 1) + 3 * static_cast<double>(m.moe->moe_intermediate_size));
-    all += 3 * d * static_cast<double>(m.moe->shared_expert_intermediate_size) +
-           (m.moe->shared_expert_gate ? d : 0);
-  }
-  return all;
-}
-
-}  // namespace switchyard

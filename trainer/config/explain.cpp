@@ -6,6 +6,7 @@
 #include "configs/schema/experiment.pb.h"
 #include "trainer/config/source.h"
 #include "trainer/config/suggest.h"
+#include "trainer/files/files.h"
 
 namespace switchyard::config {
 namespace {
@@ -31,12 +32,6 @@ void each_path(const pb::Descriptor* type, const std::string& prefix, const Visi
     const pb::FieldDescriptor* field = type->field(i);
     if (field->message_type()) each_path(field->message_type(), prefix + field->name() + ".", visit);
   }
-}
-
-std::string join(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
 }
 
 std::string explain_unknown_field(const std::string& message) {

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "trainer/data/bpe.h"
+#include "trainer/data/sentencepiece.h"
 #include "trainer/data/utf8.h"
 
 namespace switchyard {
@@ -11,8 +12,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kSpaceMarker[] = "\xe2\x96\x81";  // U+2581, SentencePiece's space
-constexpr size_t kMostHoles = 1 << 16;           // ids without a token
+constexpr size_t kMostHoles = 1 << 16;  // ids without a token
 
 // All of `from` in `text` becomes `to`.
 std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {

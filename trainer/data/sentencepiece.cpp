@@ -15,8 +15,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kSpaceMarker[] = "\xe2\x96\x81";
-
 // The fields of one protobuf message in order.
 class Message {
  public:

@@ -28,12 +28,6 @@ std::vector<int64_t> dense_layers(const ModelOptions& o) {
   return dense;
 }
 
-// The dense layers are 0 .. n-1.
-bool dense_first(const ModelOptions& o) {
-  const std::vector<int64_t> dense = dense_layers(o);
-  return dense.empty() || dense.back() == static_cast<int64_t>(dense.size()) - 1;
-}
-
 void check_norm(Obstacles& found, QkNorm has, QkNorm wanted) {
   found.add_if(has != wanted && has == QkNorm::kNone, "qk_norm: NONE");
   found.add_if(has != wanted && has == QkNorm::kPerHead, "qk_norm: PER_HEAD");
@@ -61,7 +55,7 @@ void check_glm_moe(Obstacles& found, const ModelOptions& o) {
   found.add_if(m.shared_expert_gate, "shared_expert_gate");
   found.add_if(m.num_groups > 1 && m.top_k != 2 * m.group_topk,
                "num_groups with other than two choices a group");
-  found.add_if(!dense_first(o), "dense layers after a MoE layer");
+  found.add_if(!o.dense_layers_first(), "dense layers after a MoE layer");
 }
 
 void check_moe(Arch arch, Obstacles& found, const ModelOptions& o) {
@@ -82,12 +76,6 @@ void check_moe(Arch arch, Obstacles& found, const ModelOptions& o) {
 }
 
 bool is_dense_arch(Arch arch) { return arch == Arch::kQwen3 || arch == Arch::kLlama; }
-
-std::string join(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
 
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
   const size_t at = text.find(from);

@@ -11,7 +11,6 @@ namespace {
 
 using kernels::ScoreFunction;
 
-constexpr int64_t kDefaultContext = 4096;
 constexpr int64_t kAllF32 = 0, kMostlyBF16 = 32;  // general.file_type
 
 int64_t context_length(const StoredModel& model) {

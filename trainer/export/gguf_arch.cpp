@@ -23,12 +23,6 @@ constexpr GgufName kNames[] = {{GgufArch::kQwen3Moe, "qwen3moe", "qwen3_moe"},
                                {GgufArch::kGlm4Moe, "glm4moe", "glm4_moe"},
                                {GgufArch::kQwen3, "qwen3", "qwen3"}};
 
-bool dense_first(const ModelOptions& o) {
-  for (int64_t layer = 0; layer < o.num_layers - o.moe_layers(); ++layer)
-    if (o.is_moe(layer)) return false;
-  return true;
-}
-
 using Found = std::vector<std::string>;
 
 void add_if(Found& found, bool blocked, const char* feature) {
@@ -53,7 +47,7 @@ void check_moe(GgufArch arch, Found& found, const ModelOptions& o) {
     add_if(found, m.shared_expert_gate, "shared_expert_gate");
     add_if(found, m.shared_expert_intermediate_size % m.moe_intermediate_size != 0,
            "a shared expert that is no multiple of moe_intermediate_size");
-    add_if(found, !dense_first(o), "dense layers after a MoE layer");
+    add_if(found, !o.dense_layers_first(), "dense layers after a MoE layer");
     return;
   }
   check_plain_moe(found, o);
@@ -77,12 +71,6 @@ void check_attention(GgufArch arch, Found& found, const ModelOptions& o) {
   add_if(found, o.qkv_bias && arch != GgufArch::kQwen2Moe, "qkv_bias");
   add_if(found, arch == GgufArch::kQwen2Moe && o.head_dim * o.num_attention_heads != o.hidden_size,
          "head_dim other than hidden_size / num_attention_heads");
-}
-
-std::string join(const Found& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
 }
 
 // One layer's tensors, or those around the layers.

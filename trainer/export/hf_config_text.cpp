@@ -1,11 +1,10 @@
 #include "trainer/export/hf_config.h"
+#include "trainer/export/output.h"
 
 namespace switchyard {
 namespace {
 
 using nlohmann::json;
-
-constexpr int64_t kDefaultContext = 4096;
 
 // Key by key in the order that a person would read it.
 using Text = nlohmann::ordered_json;

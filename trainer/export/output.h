@@ -11,6 +11,9 @@ namespace switchyard {
 // A place to write to: nothing there, or an empty directory. Else Error{kUsage}.
 void check_output(const fs::path& path);
 
+// Tokens that an exported model says it takes, where it was not imported from one that says.
+inline constexpr int64_t kDefaultContext = 4096;
+
 // The model of a checkpoint, whose weights are exactly those the options ask for.
 struct StoredModel {
   ModelOptions options;

@@ -64,6 +64,12 @@ void fail_writing(const fs::path& path, int error) {
        ": cannot be written: ", std::strerror(error));
 }
 
+std::string join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
 std::string shown(std::string_view name) {
   std::string out = "\"";
   for (const char c : name.substr(0, kMaxShownName)) {

@@ -23,6 +23,8 @@ namespace fs = std::filesystem;
 
 // A name from a file, fit for a one-line message: quoted, control characters escaped, long ones cut.
 std::string shown(std::string_view name);
+// "a, b, c"
+std::string join(const std::vector<std::string>& words);
 
 // True for a name that stays in its directory and in its line: no '/', no control character, not "", "." or
 // "..".

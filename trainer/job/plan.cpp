@@ -9,6 +9,7 @@
 
 #include "parallel/comm/planned.h"
 #include "parallel/data/shares.h"
+#include "trainer/export/tensor_list.h"
 #include "trainer/job/process_memory.h"
 #include "trainer/job/step.h"
 
@@ -31,21 +32,6 @@ constexpr int64_t kMostCopies = 8 << 20;
 // Micro-batches that a plan goes through: the second finds the gradients of the
 // first. More need no more memory.
 constexpr int64_t kPlannedMicroBatches = 2;
-
-void count_parameters(const ParameterStore& store, const ModelOptions& model, Plan& plan) {
-  for (const Parameter& p : store.parameters()) {
-    const int64_t n = p.spec.shape.numel();
-    plan.parameters_rank += n;
-    if (p.spec.placement == Placement::kExpert) {
-      const int64_t all = n / p.spec.shape[0] * model.moe->num_experts;
-      plan.parameters_total += all;
-      plan.parameters_active += all / model.moe->num_experts * model.moe->top_k;
-    } else {
-      plan.parameters_total += n;
-      plan.parameters_active += n;
-    }
-  }
-}
 
 Batch blank_batch(const TrainOptions& t) {
   const std::vector<int32_t> zeros(t.micro_batch_size * t.sequence_length);
@@ -84,7 +70,10 @@ Plan make_plan(Config config, int64_t world) {
     plan.gradients += s.grad.bytes();
     plan.optimizer += s.m.bytes() + s.v.bytes() + (s.master.defined() ? s.master.bytes() : 0);
   }
-  count_parameters(store, config.model, plan);
+  const ParameterCount parameters = count_parameters(config.model);
+  plan.parameters_total = parameters.total;
+  plan.parameters_active = parameters.active;
+  for (const Parameter& p : store.parameters()) plan.parameters_rank += p.spec.shape.numel();
   TrainStep step(config, model, store, mesh);
   const StepMetrics metrics = step.run(1, [&](int64_t) { return blank_batch(config.train); });
   plan.activations = std::max<int64_t>(

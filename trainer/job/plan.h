@@ -18,8 +18,9 @@ struct Plan {
   int64_t activations = 0;                            // and workspace: the peak beyond the three above
   int64_t program = 0;  // the process itself: code, libraries, data it maps (CPU)
   int64_t memory() const { return weights + gradients + optimizer + activations + program; }
-  // Bytes of a rank in a step. Dropless routing makes the exchange exact; with a
-  // capacity it is an upper bound.
+  // Bytes of a rank in a step. Exchange: to and from other ranks, if every token draws its experts evenly; with
+  // a capacity an upper bound. Gradients and parameters: the whole runs that are summed and gathered, of which
+  // (N-1)/N leave one of N ranks.
   int64_t exchange = 0, gradient_reduction = 0, parameter_gathering = 0;
   int64_t tokens_per_step = 0;
 };

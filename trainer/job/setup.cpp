@@ -7,6 +7,7 @@
 #include "parallel/data/shares.h"
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
+#include "trainer/export/tensor_list.h"
 #include "trainer/job/generation.h"
 #include "trainer/job/job.h"
 #include "trainer/job/plan.h"
@@ -227,9 +228,9 @@ void TrainingJob::announce() {
   write_file(directory_.config(), resolved_text(config_));
   write_file(directory_.env(), environment_json(config_, mesh_.world.size()));
   say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data",
-                  config_.name, parameter_count(config_.model) / 1e6, config_.model.num_layers,
-                  name_of(config_.device), mesh_.world.size(), mesh_.world.size() == 1 ? "" : "s",
-                  config_.parallel.expert, train_->tokens()));
+                  config_.name, static_cast<double>(count_parameters(config_.model).total) / 1e6,
+                  config_.model.num_layers, name_of(config_.device), mesh_.world.size(),
+                  mesh_.world.size() == 1 ? "" : "s", config_.parallel.expert, train_->tokens()));
   for (size_t i = 0; train_->sets().size() > 1 && i < train_->sets().size(); ++i) {
     const DataSetOptions& set = train_->sets()[i];
     say(fmt::format("  data: weight {} of {}, {} tokens", set.weight, set.path, train_->file(i).tokens()));

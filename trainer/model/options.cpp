@@ -15,6 +15,12 @@ int64_t ModelOptions::moe_layers() const {
   return n;
 }
 
+bool ModelOptions::dense_layers_first() const {
+  for (int64_t layer = 0; layer < num_layers - moe_layers(); ++layer)
+    if (is_moe(layer)) return false;
+  return true;
+}
+
 int64_t ModelOptions::rotary_dim() const {
   return static_cast<int64_t>(static_cast<double>(head_dim) * partial_rotary_factor);
 }

@@ -36,8 +36,9 @@ struct ModelOptions {
   std::vector<int64_t> dense_layers;  // and these are dense as well
 
   bool is_moe(int64_t layer) const;
-  int64_t moe_layers() const;  // how many there are
-  int64_t rotary_dim() const;  // components of a head that rotate
+  int64_t moe_layers() const;       // how many there are
+  bool dense_layers_first() const;  // no MoE layer before a dense one
+  int64_t rotary_dim() const;       // components of a head that rotate
 };
 
 }  // namespace switchyard

@@ -96,6 +96,7 @@ void TensorBoard::step(const StepMetrics& m) {
              m.step_seconds > 0 ? m.exchange_seconds / m.step_seconds : 0);
   add_scalar(summary, "throughput/exchange_bytes", static_cast<double>(m.exchange_bytes));
   add_scalar(summary, "throughput/gradient_bytes", static_cast<double>(m.gradient_bytes));
+  add_scalar(summary, "throughput/parameter_bytes", static_cast<double>(m.parameter_bytes));
   add_scalar(summary, "memory/peak_bytes", static_cast<double>(m.peak_memory_bytes));
   add_layers(summary, m.layers);
   file().write(m.step, summary);

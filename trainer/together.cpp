@@ -1,5 +1,7 @@
 #include "trainer/together.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -17,7 +19,15 @@ namespace {
 std::atomic<bool> g_stop_asked = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "the signal handler writes it");
 
-extern "C" void on_stop_signal(int) { g_stop_asked = true; }
+// A second Ctrl-C does not wait for the step.
+extern "C" void on_stop_signal(int signal) {
+  if (signal == SIGINT) {
+    constexpr char kAnswer[] = "switchyard: stopping after this step; once more, and at once\n";
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, kAnswer, sizeof kAnswer - 1);
+    std::signal(SIGINT, SIG_DFL);
+  }
+  g_stop_asked = true;
+}
 
 }  // namespace
 

@@ -31,7 +31,7 @@ std::string text_of_root(Communicator& world, const std::string& text);
 // "switchyard: warning: MESSAGE" on stderr.
 void warn(const std::string& message);
 
-// SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and the end; the handler only sets a flag.
+// SIGTERM, SIGINT and SIGUSR1 ask for a checkpoint and the end, by a flag; a second SIGINT ends the process.
 void catch_stop_signals();
 bool stop_asked();
 

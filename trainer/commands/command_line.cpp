@@ -94,6 +94,10 @@ CLI::App* add_generate(CLI::App& app, GenerateArgs& args) {
   CLI::App* command = app.add_subcommand("generate", "Continue a text");
   command->add_option("CHECKPOINT", args.checkpoint, kCheckpoint)->required();
   command->add_option("--prompt", args.prompt, "The text to continue")->required();
+  command
+      ->add_option("--tokenizer", args.tokenizer,
+                   "tokenizer.json or SentencePiece's .model, for a checkpoint without one")
+      ->type_name("FILE");
   command->add_option("--max-tokens", args.max_tokens, "Tokens to add")
       ->check(decimal(1, 1 << 24, "an integer from 1 to 16777216"))
       ->capture_default_str();

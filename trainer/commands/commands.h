@@ -27,6 +27,7 @@ int run_eval(const EvalArgs&);
 
 struct GenerateArgs {
   std::string checkpoint, prompt;
+  std::string tokenizer;  // empty: the checkpoint's
   int64_t max_tokens = 64;
   double temperature = 1;  // 0: the likeliest token
   int64_t top_k = 0;       // 0: all tokens

@@ -83,8 +83,8 @@ int run_eval(const EvalArgs& args) {
   parts.reserve(prefixes.size());
   for (const std::string& prefix : prefixes) parts.push_back(evaluate_file(loaded, prefix));
   Json json = Json::parse(to_json(total_of(parts)));
+  print_table(prefixes, parts);
   if (parts.size() > 1) {
-    print_table(prefixes, parts);
     for (size_t i = 0; i < parts.size(); ++i) {
       Json part{{"data", prefixes[i]}};
       part.update(Json::parse(to_json(parts[i])));

@@ -16,8 +16,10 @@ void print(const std::string& text) {
 }  // namespace
 
 int run_generate(const GenerateArgs& args) {
-  const LoadedModel loaded = load_model(args.checkpoint, args.device);
-  if (!loaded.tokenizer) fail(Fault::kData, args.checkpoint, ": the checkpoint has no tokenizer");
+  LoadedModel loaded = load_model(args.checkpoint, args.device);
+  if (!args.tokenizer.empty()) loaded.tokenizer = load_tokenizer(args.tokenizer);
+  if (!loaded.tokenizer)
+    fail(Fault::kData, args.checkpoint, ": the checkpoint has no tokenizer; give one with --tokenizer");
   std::vector<int32_t> ids = loaded.tokenizer->encode(args.prompt);
   if (ids.empty()) {
     // No prompt: the model begins as after the end of a document.

@@ -43,6 +43,8 @@ class ProgressLines {
 void check(const PrepareArgs& args) {
   if (args.texts.empty()) fail(Fault::kUsage, "prepare: name the text files or folders to prepare");
   if (args.out.empty()) fail(Fault::kUsage, "prepare: --out PREFIX is missing");
+  if (args.out.ends_with('/'))
+    fail(Fault::kUsage, "prepare: --out ", args.out, " is a folder; name the files' prefix in it");
   if (args.train_tokenizer && !args.tokenizer.empty()) {
     fail(Fault::kUsage, "prepare: --tokenizer and --train-tokenizer exclude each other");
   }
@@ -68,9 +70,11 @@ int run_prepare(const PrepareArgs& args) {
   const Sidecar made = prepare(options, [&](const PrepareProgress& now) { progress(now); });
   const double seconds = seconds_since(start), bytes = static_cast<double>(made.text_bytes);
   fmt::print(
-      "{}: {} tokens in {} documents, {:.2f} MB of text, {:.2f} bytes a token, vocabulary of {} ({})\n",
-      args.out, made.tokens, made.documents, bytes / 1e6, bytes / static_cast<double>(made.tokens),
-      made.vocab_size, made.tokenizer);
+      "{}: {} tokens in {} document{}, {:.2f} MB of text, {:.2f} bytes a token, vocabulary of {} ({})\n",
+      args.out, made.tokens, made.documents, made.documents == 1 ? "" : "s", bytes / 1e6,
+      bytes / static_cast<double>(made.tokens), made.vocab_size, made.tokenizer);
+  if (args.train_tokenizer && made.vocab_size < args.vocab_size)
+    fmt::print("{} were asked for: the text has no more pairs to merge\n", args.vocab_size);
   fmt::print("took {:.1f} s, {:.1f} MB/s\n", seconds, bytes / 1e6 / seconds);
   return 0;
 }

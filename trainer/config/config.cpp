@@ -159,7 +159,9 @@ void check_world(const Config& config, int64_t world) {
   const int64_t expert = config.parallel.expert, global = config.train.global_batch_size;
   const int64_t micro = config.train.micro_batch_size;
   if (world % expert != 0) {
-    fail(Fault::kUsage, "parallel.expert (", expert, ") must divide the world size (", world, ")");
+    fail(Fault::kUsage, "parallel.expert (", expert, ") must divide the world size (", world, ")",
+         world == 1 ? ": start as many processes (scripts/launch N, mpirun -n N), or --set parallel.expert=1"
+                    : "");
   }
   if (global % (micro * world) != 0) {
     fail(Fault::kUsage, "train.global_batch_size (", global,

@@ -96,6 +96,7 @@ std::string explain(const std::string& message, const pb::Descriptor* root) {
   if (message.starts_with("Invalid value for boolean field")) {
     return concat('"', quoted(message, 1), "\" is no value of ", quoted(message, 0), " (true, false)");
   }
+  if (message.starts_with("Expected string, got: ")) return message + " (text stands in quotes)";
   if (message.ends_with("got: ")) return message + "the end of the text";
   return message;
 }

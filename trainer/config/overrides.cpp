@@ -10,6 +10,7 @@
 #include "trainer/config/excerpt.h"
 #include "trainer/config/source.h"
 #include "trainer/config/suggest.h"
+#include "trainer/files/files.h"
 
 namespace switchyard::config {
 namespace {
@@ -72,6 +73,7 @@ Place walk(pb::Message& root, std::string_view path, const std::string& where) {
       std::string hint = did_you_mean(name, names);
       const std::vector<std::string> elsewhere = paths_ending_in(name);
       if (hint.empty() && !elsewhere.empty()) hint = "; did you mean \"" + elsewhere[0] + "\"?";
+      if (hint.empty()) hint = "; its fields: " + join(names);
       fail(Fault::kUsage, where, ": ", name_of_message(message->GetDescriptor()), " has no field \"", name,
            "\"", hint);
     }

@@ -69,6 +69,9 @@ TokenFile TokenFile::open(const std::string& prefix) {
     file.take_bare();
     return file;
   }
+  if (!fs::exists(file.prefix_ + ".idx") && !fs::exists(file.prefix_ + ".bin"))
+    fail(Fault::kData, file.prefix_, ".idx: cannot be read: there is no such token file; ",
+         "`switchyard prepare TEXT --out ", file.prefix_, "` makes one");
   file.idx_file_ = std::make_unique<MappedFile>(file.prefix_ + ".idx");
   file.bin_file_ = std::make_unique<MappedFile>(file.prefix_ + ".bin");
   file.idx_ = file.idx_file_->bytes();

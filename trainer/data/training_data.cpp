@@ -21,7 +21,7 @@ void check_agreement(const TokenFile& known, const TokenFile& file) {
   const Sidecar &a = *known.sidecar(), &b = *file.sidecar();
   if (a.vocab_size != b.vocab_size) {
     fail(Fault::kData, file.prefix(), ".json: a vocabulary of ", b.vocab_size, " tokens, but that of ",
-         known.prefix(), " has ", a.vocab_size);
+         known.prefix(), " has ", a.vocab_size, " (both are to be prepared with the same --tokenizer)");
   }
   if (a.tokenizer_fingerprint != b.tokenizer_fingerprint)
     fail(Fault::kData, file.prefix(), ".json: another tokenizer than that of ", known.prefix());

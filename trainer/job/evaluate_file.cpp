@@ -4,13 +4,13 @@ namespace switchyard {
 
 Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
   const TokenFile file = TokenFile::open(prefix);
+  std::unique_ptr<Tokenizer> own = tokenizer_of(file);
+  if (own && loaded.tokenizer && own->fingerprint() != loaded.tokenizer->fingerprint())
+    fail(Fault::kData, prefix, ": its tokenizer is not the model's");
   file.check_tokens(loaded.options.vocab_size);
   const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};
   const Sampler sampler(
       file, {.sequence_length = train.sequence_length, .documents = loaded.options.mask_documents});
-  std::unique_ptr<Tokenizer> own = tokenizer_of(file);
-  if (own && loaded.tokenizer && own->fingerprint() != loaded.tokenizer->fingerprint())
-    fail(Fault::kData, prefix, ": its tokenizer is not the model's");
   const Tokenizer* tokenizer = loaded.tokenizer ? loaded.tokenizer.get() : own.get();
   LoadRecorder loads;
   Evaluation result =

@@ -19,7 +19,9 @@ void refuse_other_batches(const nlohmann::json& state, const std::string& where,
   if (step == 0 || samples == step * static_cast<uint64_t>(train.global_batch_size)) return;
   fail(Fault::kUsage, where, ": cannot resume: train.global_batch_size is ", samples / step,
        " in the checkpoint and ", train.global_batch_size,
-       " in the config, and samples are counted by it; train.init_from starts a new run with these weights");
+       " in the config, and samples are counted by it; another name, or --resume never, starts a new run "
+       "(with these weights: "
+       "train.init_from)");
 }
 
 // -1: not a name that a sample has.

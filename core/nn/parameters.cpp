@@ -14,11 +14,16 @@ constexpr int64_t kAlign = 64;  // elements: every parameter starts on a cache l
 
 int64_t padded(int64_t n, int64_t to = kAlign) { return (n + to - 1) / to * to; }
 
-Tensor host_tensor(const std::vector<float>& values, DType dtype) {
-  return visit_float(dtype, [&]<class T>() {
-    std::vector<T> typed(values.size());
-    std::transform(values.begin(), values.end(), typed.begin(), [](float v) { return T(v); });
-    return Tensor::from(typed, {std::ssize(typed)});
+// Both as in copy_overlap(), converted a bounded piece at a time: `values` may be the largest tensor of a model.
+void write_overlap(const Tensor& to, int64_t to_begin, std::span<const float> values, int64_t from_begin) {
+  constexpr size_t kPiece = 1 << 20;
+  visit_float(to.dtype(), [&]<class T>() {
+    for (size_t begin = 0; begin < values.size(); begin += kPiece) {
+      const auto part = values.subspan(begin, std::min(kPiece, values.size() - begin));
+      const std::vector<T> typed(part.begin(), part.end());
+      copy_overlap(to, to_begin, Tensor::from(typed, {std::ssize(typed)}),
+                   from_begin + static_cast<int64_t>(begin));
+    }
   });
 }
 
@@ -114,11 +119,11 @@ void ParameterStore::initialize(uint64_t seed) {
   for (const Parameter& p : parameters_) {
     for (const Piece& piece : p.spec.pieces) {
       const Tensor host = Tensor::empty(piece.shape, DType::kF32, Device::kCpu);
-      std::vector<float> values(piece.shape.numel(), static_cast<float>(p.spec.fill));
-      if (p.spec.stddev > 0) {
+      const std::span<float> values(host.data<float>(), host.numel());
+      if (p.spec.stddev > 0)
         fill_normal(host, key_of(seed, piece.name), p.spec.stddev);
-        values = host.to_vector<float>();
-      }
+      else
+        std::fill(values.begin(), values.end(), static_cast<float>(p.spec.fill));
       write(p, piece, Kind::kValue, values);
     }
   }
@@ -137,17 +142,15 @@ void ParameterStore::keep_grads() {
 }
 
 void ParameterStore::write(const Parameter& parameter, const Piece& piece, Kind kind,
-                           const std::vector<float>& values) {
+                           std::span<const float> values) {
   CHECK(static_cast<int64_t>(values.size()) == piece.shape.numel(), piece.name, ": ", values.size(),
         " values for ", to_string(piece.shape));
   const Segment& s = segments_[parameter.segment];
   const int64_t begin = parameter.offset + piece.offset;
-  const auto set_part = [&](const Tensor& state) {
-    copy_overlap(state, s.part_begin(), host_tensor(values, state.dtype()), begin);
-  };
+  const auto set_part = [&](const Tensor& state) { write_overlap(state, s.part_begin(), values, begin); };
   if (kind == Kind::kM) return set_part(s.m);
   if (kind == Kind::kV) return set_part(s.v);
-  copy_overlap(s.value, 0, host_tensor(values, s.value.dtype()), begin);
+  write_overlap(s.value, 0, values, begin);
   if (s.master.defined()) set_part(s.master);
 }
 

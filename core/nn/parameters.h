@@ -10,6 +10,7 @@
 // arXiv 1910.02054): each has masters and moments of an equal part of every run, and updates that part.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -109,7 +110,7 @@ class ParameterStore {
   // What is kept of every parameter; the value is the master's, where there are masters.
   enum class Kind : uint8_t { kValue, kM, kV };
   // Sets a logical tensor from float32 host values, or what is in this rank's part of it.
-  void write(const Parameter& parameter, const Piece& piece, Kind kind, const std::vector<float>& values);
+  void write(const Parameter& parameter, const Piece& piece, Kind kind, std::span<const float> values);
 
  private:
   void assign_segments(const SegmentOptions& options);

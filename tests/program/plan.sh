@@ -63,6 +63,7 @@ compare() {
 compare 1 near dense
 compare 1 near mixture --set precision=BF16
 compare 2 near dense --set train.micro_batch_size=4
+compare 2 near dense --set model.vocab_size=40000 --set model.hidden_size=256
 compare 2 near mixture
 compare 2 near mixture --set parallel.expert=2
 compare 2 near mixture --set parallel.expert=2 --set precision=BF16 --set train.micro_batch_size=1

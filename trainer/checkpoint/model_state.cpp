@@ -12,13 +12,18 @@ namespace {
 
 using Kind = ParameterStore::Kind;
 
-const char* prefix_of(Kind kind) {
+struct KindNames {
+  const char* shard;   // "weights-00000-of-00002.safetensors"
+  const char* prefix;  // of the tensors' names
+};
+
+KindNames names_of(Kind kind) {
   switch (kind) {
-    case Kind::kValue: return "";
-    case Kind::kM: return "adam_m.";
-    case Kind::kV: return "adam_v.";
+    case Kind::kValue: return {"weights", ""};
+    case Kind::kM: return {"optimizer_m", "adam_m."};
+    case Kind::kV: return {"optimizer_v", "adam_v."};
   }
-  return "";
+  fail(Fault::kInternal, "no such kind of state");
 }
 
 // The last update may have made them: such a checkpoint must not become the newest.
@@ -31,10 +36,10 @@ void refuse_non_finite(const std::vector<float>& values, const std::string& name
 }
 
 TensorSource source_of(const Tensor& run, const Parameter& parameter, const Piece& piece, Kind kind) {
-  return {prefix_of(kind) + piece.name, FileDType::kF32, piece.shape.vector(),
+  return {names_of(kind).prefix + piece.name, FileDType::kF32, piece.shape.vector(),
           [&run, &parameter, &piece, kind](const Emit& emit) {
             const std::vector<float> values = read_piece(run, parameter, piece);
-            refuse_non_finite(values, prefix_of(kind) + piece.name);
+            refuse_non_finite(values, names_of(kind).prefix + piece.name);
             emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
           }};
 }
@@ -63,15 +68,6 @@ void add_buffers(std::vector<TensorSource>& tensors, const ParameterStore& store
   }
 }
 
-const char* shard_of(Kind kind) {
-  switch (kind) {
-    case Kind::kValue: return "weights";
-    case Kind::kM: return "optimizer_m";
-    case Kind::kV: return "optimizer_v";
-  }
-  return "";
-}
-
 // Values of one logical tensor, after its name and shape were found as expected.
 std::vector<float> read_tensor(CheckpointReader& reader, const std::string& name, const Shape& shape) {
   const TensorEntry& entry = reader.entry(name);
@@ -96,7 +92,7 @@ void load(CheckpointReader& reader, ParameterStore& store, Kind kind,
     for (const Piece& piece : p.spec.pieces) {
       const bool may_lack = missing == MissingState::kZero && is_optional_state(piece.name);
       if (may_lack && !reader.contains(piece.name)) continue;
-      store.write(p, piece, kind, read_tensor(reader, prefix_of(kind) + piece.name, piece.shape));
+      store.write(p, piece, kind, read_tensor(reader, names_of(kind).prefix + piece.name, piece.shape));
     }
   }
 }
@@ -160,7 +156,7 @@ void save_checkpoint(const fs::path& directory, int64_t step, const ParameterSto
     together(world, [&] {
       std::vector<TensorSource> tensors = own_pieces(store, mesh, runs, kind);
       if (kind == Kind::kValue && world->rank() == 0) add_buffers(tensors, store);
-      shard = writer->write_shard(shard_of(kind), std::move(tensors));
+      shard = writer->write_shard(names_of(kind).shard, std::move(tensors));
     });
     for (std::string& text : gather_texts(world, shard)) shards.push_back(std::move(text));
   }

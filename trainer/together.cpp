@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -22,9 +23,11 @@ static_assert(std::atomic<bool>::is_always_lock_free, "the signal handler writes
 // A second Ctrl-C does not wait for the step.
 extern "C" void on_stop_signal(int signal) {
   if (signal == SIGINT) {
+    const int before = errno;  // of what the signal interrupts
     constexpr char kAnswer[] = "switchyard: stopping after this step; once more, and at once\n";
     [[maybe_unused]] const auto written = write(STDERR_FILENO, kAnswer, sizeof kAnswer - 1);
     std::signal(SIGINT, SIG_DFL);
+    errno = before;
   }
   g_stop_asked = true;
 }

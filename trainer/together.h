@@ -15,9 +15,9 @@ class FailedTogether : public Error {
   FailedTogether(Fault fault, const std::string& message) : Error(fault, message) {}
 };
 
-// Runs f on every rank (every std::exception of f is caught), then agrees: if any rank
-// failed, all throw FailedTogether with the first failing rank's fault and message. f must not call
-// collectives that a failing rank would miss.
+// Runs f on every rank (every std::exception of f is caught), then agrees: if any rank failed, all throw
+// FailedTogether with the first failing rank's fault and message. f must not call collectives that a failing
+// rank would miss.
 void together(const Group& world, const std::function<void()>& f);
 
 // Whether `says` (null: never) is true on any rank.

@@ -21,9 +21,9 @@ class GradientReducer {
   GradientReducer& operator=(const GradientReducer&) = delete;
 
   // Before the backward pass of the last micro-batch: from here on a segment is reduced as soon as it and all
-  // before it are ready, which is when its first parameter is: at the same place of the pass on all ranks of its
-  // group, even where ranks hold different numbers of experts and cut their segments elsewhere. After that pass, if no host code runs in it
-  // (a Recording): finish() then reduces all.
+  // before it are ready. That is when its first parameter is: at one place of the pass on all ranks of its
+  // group, even where ranks hold different numbers of experts and cut their segments elsewhere. After that
+  // pass, if no host code runs in it (a Recording): finish() then reduces all.
   void arm();
   // After that pass: reduces what is left.
   void finish();

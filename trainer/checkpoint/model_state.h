@@ -14,8 +14,8 @@
 namespace switchyard {
 
 // All ranks. Each writes a share: those that hold a tensor take turns. `texts` (file name -> contents) is
-// rank 0's. Atomic: an error or a kill leaves the previous checkpoints as they were. Between steps only: what the
-// ranks have in parts is collected in the memory of the gradients.
+// rank 0's. Atomic: an error or a kill leaves the previous checkpoints as they were. Between steps only: what
+// the ranks have in parts is collected in the memory of the gradients.
 void save_checkpoint(const fs::path& directory, int64_t step, const ParameterStore& store, const Mesh& mesh,
                      const std::map<std::string, std::string>& texts);
 

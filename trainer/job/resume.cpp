@@ -20,8 +20,7 @@ void refuse_other_batches(const nlohmann::json& state, const std::string& where,
   fail(Fault::kUsage, where, ": cannot resume: train.global_batch_size is ", samples / step,
        " in the checkpoint and ", train.global_batch_size,
        " in the config, and samples are counted by it; another name, or --resume never, starts a new run "
-       "(with these weights: "
-       "train.init_from)");
+       "(train.init_from: with these weights)");
 }
 
 // -1: not a name that a sample has.

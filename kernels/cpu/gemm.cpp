@@ -105,15 +105,11 @@ void gemm(const Matmul<float, float>& p) {
   CHECK(status == dnnl_success, "oneDNN status ", status, " for a product of ", p.m, " x ", p.n, " x ", p.k);
 }
 
-Bf16Unit bf16_unit() {
+bool has_bf16_unit() {
   // The values of dnnl_cpu_isa_t are sets of bits: a better instruction set contains the lesser ones.
-  const auto has = [](unsigned isa) {
-    return (static_cast<unsigned>(dnnl_get_effective_cpu_isa()) & isa) == isa;
-  };
-  static const Bf16Unit unit = has(dnnl_cpu_isa_avx512_core_amx)    ? Bf16Unit::kMatrices
-                               : has(dnnl_cpu_isa_avx512_core_bf16) ? Bf16Unit::kVectors
-                                                                    : Bf16Unit::kNone;
-  return unit;
+  constexpr unsigned kUnit = dnnl_cpu_isa_avx512_core_bf16;
+  static const bool has = (static_cast<unsigned>(dnnl_get_effective_cpu_isa()) & kUnit) == kUnit;
+  return has;
 }
 
 void gemm(const Matmul<BF16, float>& p) { bf16_gemm(p); }

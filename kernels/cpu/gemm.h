@@ -12,13 +12,11 @@ namespace switchyard::kernels {
 // whatever the shape.
 void gemm(const Matmul<float, float>&);
 
-// The processor's instructions for bf16: none, products of vectors (AVX512_BF16), or of matrices (AMX). The
-// packed product is as fast as oneDNN's with vectors; matrices have eight times the rate, and only oneDNN
-// uses them here.
-enum class Bf16Unit { kNone, kVectors, kMatrices };
-Bf16Unit bf16_unit();
+// Whether the processor multiplies bf16 (AVX512_BF16 or AMX), for which this program may not be compiled:
+// then only oneDNN uses it.
+bool has_bf16_unit();
 
-// C (+)= op(A) op(B) in bf16 with float32 sums; needs a unit. The first product of a shape costs 0.3 ms, so
+// C (+)= op(A) op(B) in bf16 with float32 sums; needs the unit. The first product of a shape costs 0.3 ms, so
 // callers keep the number of different shapes small. A row's bits may depend on the other rows.
 void gemm(const Matmul<BF16, float>&);
 void gemm(const Matmul<BF16, BF16>&);

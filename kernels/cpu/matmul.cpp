@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/matrix_gemm.h"
 #include "kernels/cpu/packed_gemm.h"
 
 namespace switchyard::kernels {
@@ -53,11 +54,18 @@ Matmul<T, C> block_of(Matmul<T, C> p, Cut cut, int64_t i, int64_t j) {
 }
 
 template <class T, class C>
+void multiply(const Matmul<T, C>& p) {
+  if constexpr (std::is_same_v<T, BF16>)
+    if (has_matrix_gemm()) return matrix_gemm(p);
+  packed_gemm<PanelElement<T>>(p);
+}
+
+template <class T, class C>
 void packed_matmul(const Matmul<T, C>& p) {
   const Cut cut = cut_for_threads(p.m, p.n);
 #pragma omp parallel for collapse(2) schedule(dynamic) if (cut.rows < p.m || cut.cols < p.n)
   for (int64_t i = 0; i < p.m; i += cut.rows)
-    for (int64_t j = 0; j < p.n; j += cut.cols) packed_gemm<PanelElement<T>>(block_of(p, cut, i, j));
+    for (int64_t j = 0; j < p.n; j += cut.cols) multiply(block_of(p, cut, i, j));
 }
 
 void rows_in_parallel(const Matmul<double, double>& p) {

@@ -251,7 +251,7 @@ bool has_packed_gemm<float>() {
 
 template <>
 bool has_packed_gemm<BF16>() {
-  return bf16_unit() == Bf16Unit::kNone || (bf16_unit() == Bf16Unit::kVectors && kHasPairs);
+  return kHasPairs || !has_bf16_unit();
 }
 
 template <class E, class T, class C>

@@ -1,4 +1,4 @@
-// oneDNN's bf16 products of ragged counts of rows. Each of its products is made for one shape
+// oneDNN's bf16 products (kernels/cpu/packed_gemm.h tells when) of ragged counts of rows. Each of its products is made for one shape
 // (kernels/cpu/gemm.h), so a count is rounded up to a multiple of 32 by copying the rows and adding zeros.
 #pragma once
 

@@ -121,6 +121,12 @@ E element(const T* row, int64_t l, int64_t k) {
     return static_cast<E>(row[l]);
 }
 
+// panel[l, r] = 0 for the steps from l on
+template <int64_t kPanel, class E>
+void clear_steps(E* panel, int64_t l, int64_t length) {
+  std::fill(panel + l * kPanel, panel + length * kPanel, E{});
+}
+
 // panel[l, r] = from[r, l] for r < rows, 0 for the rest of kPanel
 template <int64_t kPanel, class E, class T>
 void pack_rows(E* panel, const T* from, int64_t ld, int64_t rows, int64_t k) {
@@ -183,15 +189,15 @@ template <int64_t kPanel, class E, class Step>
   for (; i < kPanel; ++i) to[i] = step.one(c + i);
 }
 
-// panels[p, l, c] = step(l)[p * kPanel + c] for `count` whole panels. Several at once, so that a row of X is
-// read in long pieces.
+// panels[p, l, c] = step(l)[p * kPanel + c] for `count` whole panels of `length` steps each. Several at once,
+// so that a row of X is read in long pieces.
 template <int64_t kPanel, class E, class StepOf>
-void pack_columns(E* panels, const StepOf& step_of, int64_t count, int64_t steps) {
+void pack_columns(E* panels, const StepOf& step_of, int64_t count, int64_t steps, int64_t length) {
   for (int64_t l = 0; l < steps; ++l) {
     const auto step = step_of(l);
     for (int64_t p = 0; p < count; ++p) {
       step.prefetch(p * kPanel);
-      put_columns<kPanel>(panels + (p * steps + l) * kPanel, step, p * kPanel);
+      put_columns<kPanel>(panels + (p * length + l) * kPanel, step, p * kPanel);
     }
   }
 }
@@ -207,15 +213,15 @@ void pack_last_columns(E* panel, const StepOf& step_of, int64_t cols, int64_t st
 
 // All columns; step_of(l, c): step l from column c on.
 template <int64_t kPanel, class E, class StepOf>
-void pack_all_columns(E* panels, const StepOf& step_of, int64_t size, int64_t steps) {
+void pack_all_columns(E* panels, const StepOf& step_of, int64_t size, int64_t steps, int64_t length) {
   const int64_t count = size / kPanel, whole = count * kPanel;
   for (int64_t p = 0; p < count; p += kTogether)
     pack_columns<kPanel>(
-        panels + p * kPanel * steps, [&](int64_t l) { return step_of(l, p * kPanel); },
-        std::min(kTogether, count - p), steps);
+        panels + p * kPanel * length, [&](int64_t l) { return step_of(l, p * kPanel); },
+        std::min(kTogether, count - p), steps, length);
   if (whole < size)
     pack_last_columns<kPanel>(
-        panels + whole * steps, [&](int64_t l) { return step_of(l, whole); }, size - whole, steps);
+        panels + whole * length, [&](int64_t l) { return step_of(l, whole); }, size - whole, steps);
 }
 
 // In double nothing hurries.
@@ -231,32 +237,33 @@ void pack_plainly(double* panels, const double* x, int64_t ld, int64_t size, int
 }  // namespace
 
 template <int64_t kPanel, class E, class T>
-void pack(E* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along) {
+void pack(E* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along, int64_t length) {
+  for (int64_t r = 0; r < size; r += kPanel) clear_steps<kPanel>(panels + r * length, steps<E>(k), length);
   if constexpr (std::is_same_v<T, double>) {
     pack_plainly<kPanel>(panels, x, ld, size, k, along);
   } else if (along) {
     for (int64_t r = 0; r < size; r += kPanel)
-      pack_rows<kPanel>(panels + r * steps<E>(k), x + r * ld, ld, std::min(kPanel, size - r), k);
+      pack_rows<kPanel>(panels + r * length, x + r * ld, ld, std::min(kPanel, size - r), k);
   } else if constexpr (std::is_same_v<E, Pair>) {
-    alignas(64) static constexpr uint16_t kZeros[kTogether * kNr] = {};  // the row after an odd last one
+    alignas(64) static constexpr uint16_t kZeros[kTogether * kPanel] = {};  // the row after an odd last one
     const auto* nothing = reinterpret_cast<const BF16*>(kZeros);
     const auto step_of = [=](int64_t l, int64_t c) {
       const BF16* first = x + 2 * l * ld + c;
       return PairOfRows{first, 2 * l + 1 < k ? first + ld : nothing, ld};
     };
-    pack_all_columns<kPanel>(panels, step_of, size, steps<Pair>(k));
+    pack_all_columns<kPanel>(panels, step_of, size, steps<Pair>(k), length);
   } else {
     pack_all_columns<kPanel>(
         panels,
         [=](int64_t l, int64_t c) {
           return RowOfColumns<T>{x + l * ld + c, ld};
         },
-        size, k);
+        size, k, length);
   }
 }
 
 #define SWITCHYARD_INSTANTIATE(kPanel, E, T) \
-  template void pack<kPanel>(E*, const T*, int64_t, int64_t, int64_t, bool);
+  template void pack<kPanel>(E*, const T*, int64_t, int64_t, int64_t, bool, int64_t);
 SWITCHYARD_INSTANTIATE(kMr, float, float)
 SWITCHYARD_INSTANTIATE(kMr, float, BF16)
 SWITCHYARD_INSTANTIATE(kMr, Pair, BF16)
@@ -264,6 +271,9 @@ SWITCHYARD_INSTANTIATE(kNr, float, float)
 SWITCHYARD_INSTANTIATE(kNr, float, BF16)
 SWITCHYARD_INSTANTIATE(kNr, Pair, BF16)
 SWITCHYARD_INSTANTIATE(kNr, double, double)
+#ifndef __AVX512F__
+SWITCHYARD_INSTANTIATE(32, Pair, BF16)  // kBlock of kernels/cpu/matrix_registers.h, elsewhere kNr
+#endif
 #undef SWITCHYARD_INSTANTIATE
 
 }  // namespace switchyard::kernels

@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/matrix_gemm.h"
+#include "kernels/cpu/matrix_registers.h"
 #include "kernels/cpu/packed_gemm.h"
 #include "kernels/cpu/padded_gemm.h"
 #include "tests/kernels/values.h"
@@ -214,10 +216,78 @@ TYPED_TEST(Bf16PanelsTest, RowsFurtherApartThanTheirLength) {
                                               .ldc = 79});
 }
 
-// The only products that oneDNN makes where the processor multiplies matrices of bf16.
+// The products by matrix registers, with the registers' plain twin: everywhere.
+template <class C>
+void expect_right_by_matrices(const Shape& shape) {
+  Case<BF16, C> c(shape);
+  const std::vector<double> right = c.expected();
+  c.p.lda = c.lda();
+  c.p.ldb = c.ldb();
+  c.p.ldc = c.ldc();
+  matrix_gemm<PlainRegisters>(c.p);
+  expect_close(c.c, right);
+}
+
+TEST(MatrixGemmTest, EveryTransposeOfOddSizes) {
+  for (int flags = 0; flags < 8; ++flags)
+    for (int64_t k : {1, 2, 29, 64, 1031}) {
+      const Shape shape{.m = 37,
+                        .n = 53,
+                        .k = k,
+                        .transpose_a = (flags & 1) != 0,
+                        .transpose_b = (flags & 2) != 0,
+                        .accumulate = (flags & 4) != 0};
+      expect_right_by_matrices<float>(shape);
+      expect_right_by_matrices<BF16>(shape);
+    }
+}
+
+TEST(MatrixGemmTest, RowsFurtherApartThanTheirLength) {
+  for (int flags = 0; flags < 4; ++flags)
+    expect_right_by_matrices<float>({.m = 70,
+                                     .n = 75,
+                                     .k = 97,
+                                     .transpose_a = (flags & 1) != 0,
+                                     .transpose_b = (flags & 2) != 0,
+                                     .lda = 101,
+                                     .ldb = 103,
+                                     .ldc = 79});
+}
+
+TEST(MatrixGemmTest, LargerThanEveryInternalBlock) {
+  expect_right_by_matrices<float>({.m = 300, .n = 40, .k = 70});
+  expect_right_by_matrices<float>({.m = 3, .n = 1100, .k = 70, .transpose_b = true});
+  expect_right_by_matrices<BF16>({.m = 600, .n = 40, .k = 1030});
+}
+
+// So that what is true of the twin is true of the registers.
+template <class C>
+void expect_same_bits_as_the_twin(const Shape& shape) {
+  Case<BF16, C> c(shape), twin = c;
+  for (Case<BF16, C>* one : {&c, &twin}) {
+    one->p = {one->c.data(), one->a.data(), one->b.data(), shape.m, shape.n, shape.k};
+    one->p.accumulate = shape.accumulate;
+    one->p.lda = one->lda();
+    one->p.ldb = one->ldb();
+    one->p.ldc = one->ldc();
+  }
+  matrix_gemm(c.p);
+  matrix_gemm<PlainRegisters>(twin.p);
+  EXPECT_TRUE(same_bits(c.c, twin.c));
+}
+
+TEST(MatrixGemmTest, TheProcessorGivesTheBitsOfItsTwin) {
+  if (!has_matrix_gemm()) GTEST_SKIP() << "this processor multiplies no matrices of bf16";
+  for (bool accumulate : {false, true})
+    for (int64_t k : {29, 64, 1031}) {
+      expect_same_bits_as_the_twin<float>({.m = 69, .n = 53, .k = k, .accumulate = accumulate});
+      expect_same_bits_as_the_twin<BF16>({.m = 69, .n = 53, .k = k, .accumulate = accumulate});
+    }
+}
+
+// The products of bf16 that oneDNN makes in a program that is not compiled for its processor.
 TEST(PaddedGemmTest, RaggedRowsAndSums) {
-  if (bf16_unit() == Bf16Unit::kNone)
-    GTEST_SKIP() << "oneDNN multiplies bf16 on processors with AVX512_BF16 only";
+  if (!has_bf16_unit()) GTEST_SKIP() << "oneDNN multiplies bf16 on processors with AVX512_BF16 only";
   for (int64_t rows : {1, 32, 45}) {
     Case<BF16, BF16> y({.m = rows, .n = 24, .k = 40, .transpose_b = true, .lda = 40, .ldb = 40, .ldc = 24});
     const std::vector<double> right = y.expected();

@@ -118,4 +118,17 @@ void pack_matrix_rows(Pair* panels, const BF16* x, int64_t ld, int64_t size, int
                        std::min(2 * kStep, k - 2 * l));
 }
 
+void transpose_block(float* to, const float* from, int64_t ld) {
+  constexpr int64_t kHalf = kBlock / 2;
+  for (int64_t i = 0; i < kBlock; i += kHalf)
+    for (int64_t j = 0; j < kBlock; j += kHalf) {
+      Sixteen part[kHalf];
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < kHalf; ++r) part[r] = *reinterpret_cast<const Stored*>(from + (j + r) * ld + i);
+      transpose(part);
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < kHalf; ++r) *reinterpret_cast<Stored*>(to + (i + r) * kBlock + j) = part[r];
+    }
+}
+
 }  // namespace switchyard::kernels

@@ -10,4 +10,7 @@ namespace switchyard::kernels {
 // `along`: x[r, l]; else x[l, r].
 void pack_matrix_rows(Pair* panels, const BF16* x, int64_t ld, int64_t size, int64_t k, bool along);
 
+// to[i, j] = from[j * ld + i] for kBlock rows and columns
+void transpose_block(float* to, const float* from, int64_t ld);
+
 }  // namespace switchyard::kernels

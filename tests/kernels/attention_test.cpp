@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "kernels/cpu/attention_by.h"
 #include "tests/kernels/values.h"
 
 namespace switchyard::kernels {
@@ -15,6 +16,17 @@ template <class T>
 struct Result {
   std::vector<T> o, dqkv;
   std::vector<Acc<T>> lse;
+};
+
+// Who computes: what this processor has for T, or the products of matrices with the plain twin of their registers.
+template <class T>
+struct Best {
+  using Type = T;
+  static void compute(const auto& args) { run(Cpu{}, args); }
+};
+struct PlainMatrices {
+  using Type = BF16;
+  static void compute(const auto& args) { attention_by<attention::MatrixProducts<PlainRegisters>>(args); }
 };
 
 template <class T>
@@ -31,7 +43,7 @@ struct Inputs {
   }
 };
 
-template <class T>
+template <class By, class T = typename By::Type>
 Result<T> computed(const Inputs<T>& in) {
   const AttentionShape& s = in.shape;
   const int32_t* document = in.document.empty() ? nullptr : in.document.data();
@@ -43,9 +55,9 @@ Result<T> computed(const Inputs<T>& in) {
   void* aligned = workspace.data();
   size_t space = workspace.size() * sizeof(double);
   std::align(64, static_cast<size_t>(bytes), aligned, space);
-  run(Cpu{}, AttentionForward<T>{out.o.data(), out.lse.data(), in.qkv.data(), document, s});
-  run(Cpu{}, AttentionBackward<T>{out.dqkv.data(), in.d_o.data(), out.o.data(), in.qkv.data(), out.lse.data(),
-                                  document, aligned, s});
+  By::compute(AttentionForward<T>{out.o.data(), out.lse.data(), in.qkv.data(), document, s});
+  By::compute(AttentionBackward<T>{out.dqkv.data(), in.d_o.data(), out.o.data(), in.qkv.data(),
+                                   out.lse.data(), document, aligned, s});
   return out;
 }
 
@@ -95,9 +107,9 @@ Result<double> brute_force(const Inputs<T>& in) {
   return out;
 }
 
-template <class T>
+template <class By, class T = typename By::Type>
 void expect_right(const Inputs<T>& in) {
-  const Result<T> actual = computed(in);
+  const Result<T> actual = computed<By>(in);
   const Result<double> expected = brute_force(in);
   expect_close(actual.o, expected.o);
   expect_close(actual.lse, expected.lse);
@@ -107,51 +119,53 @@ void expect_right(const Inputs<T>& in) {
 
 template <class T>
 class AttentionTest : public ::testing::Test {};
-using Floats = ::testing::Types<float, BF16, double>;
-TYPED_TEST_SUITE(AttentionTest, Floats);
+using Ways = ::testing::Types<Best<float>, Best<BF16>, Best<double>, PlainMatrices>;
+TYPED_TEST_SUITE(AttentionTest, Ways);
 
 TYPED_TEST(AttentionTest, EveryHeadDimension) {
   for (int64_t head_dim : {8, 24, 40, 64, 72, 96, 128})
-    expect_right(Inputs<TypeParam>(shape_of(1, 21, 2, 1, head_dim)));
+    expect_right<TypeParam>(Inputs<typename TypeParam::Type>(shape_of(1, 21, 2, 1, head_dim)));
 }
 
 TYPED_TEST(AttentionTest, QueryHeadsShareKeyValueHeads) {
-  for (int64_t kv_heads : {1, 2, 3, 6}) expect_right(Inputs<TypeParam>(shape_of(2, 19, 6, kv_heads, 16)));
+  for (int64_t kv_heads : {1, 2, 3, 6})
+    expect_right<TypeParam>(Inputs<typename TypeParam::Type>(shape_of(2, 19, 6, kv_heads, 16)));
 }
 
 TYPED_TEST(AttentionTest, SequencesAcrossTileEdges) {
-  for (int64_t seq : {1, 63, 64, 65, 257}) expect_right(Inputs<TypeParam>(shape_of(1, seq, 2, 1, 8)));
+  for (int64_t seq : {1, 63, 64, 65, 257})
+    expect_right<TypeParam>(Inputs<typename TypeParam::Type>(shape_of(1, seq, 2, 1, 8)));
 }
 
 TYPED_TEST(AttentionTest, SequenceOfSeveralTasks) {
-  expect_right(Inputs<TypeParam>(shape_of(1, 700, 1, 1, 8)));
+  expect_right<TypeParam>(Inputs<typename TypeParam::Type>(shape_of(1, 700, 1, 1, 8)));
 }
 
 TYPED_TEST(AttentionTest, TokensSeeOnlyTheirOwnDocument) {
-  Inputs<TypeParam> in(shape_of(2, 300, 2, 1, 8));
+  Inputs<typename TypeParam::Type> in(shape_of(2, 300, 2, 1, 8));
   for (int64_t t = 0; t < 600; ++t)
     in.document.push_back(t < 5 ? 0 : t < 290 ? 3 : 3 + static_cast<int32_t>(t) / 100);
-  expect_right(in);
+  expect_right<TypeParam>(in);
 }
 
 TYPED_TEST(AttentionTest, DocumentsMayBeInterleaved) {
-  Inputs<TypeParam> in(shape_of(1, 270, 2, 1, 8));
+  Inputs<typename TypeParam::Type> in(shape_of(1, 270, 2, 1, 8));
   for (int32_t t = 0; t < 270; ++t) in.document.push_back(t % 3);
-  expect_right(in);
+  expect_right<TypeParam>(in);
 }
 
 TYPED_TEST(AttentionTest, NothingForNoSequences) {
-  EXPECT_TRUE(computed(Inputs<TypeParam>(shape_of(0, 16, 2, 1, 8))).o.empty());
+  EXPECT_TRUE(computed<TypeParam>(Inputs<typename TypeParam::Type>(shape_of(0, 16, 2, 1, 8))).o.empty());
 }
 
 TYPED_TEST(AttentionTest, SameBitsForARepeatAndForEveryNumberOfThreads) {
-  const Inputs<TypeParam> in(shape_of(2, 130, 4, 2, 16));
+  const Inputs<typename TypeParam::Type> in(shape_of(2, 130, 4, 2, 16));
   const int threads = omp_get_max_threads();
   omp_set_num_threads(1);
-  const Result<TypeParam> one = computed(in);
+  const Result<typename TypeParam::Type> one = computed<TypeParam>(in);
   for (int n : {1, 2}) {
     omp_set_num_threads(n);
-    const Result<TypeParam> again = computed(in);
+    const Result<typename TypeParam::Type> again = computed<TypeParam>(in);
     EXPECT_TRUE(same_bits(one.o, again.o));
     EXPECT_TRUE(same_bits(one.lse, again.lse));
     EXPECT_TRUE(same_bits(one.dqkv, again.dqkv));
@@ -162,13 +176,13 @@ TYPED_TEST(AttentionTest, SameBitsForARepeatAndForEveryNumberOfThreads) {
 TEST(AttentionForward, LargeScoresDoNotOverflow) {
   Inputs<float> in(shape_of(1, 40, 1, 1, 8));
   for (float& x : in.qkv) x *= 30;
-  expect_close(computed(in).o, brute_force(in).o, 1e-3);
+  expect_close(computed<Best<float>>(in).o, brute_force(in).o, 1e-3);
 }
 
 TEST(AttentionForward, NotANumberIsNotHidden) {
   Inputs<float> in(shape_of(1, 4, 1, 1, 8));
   in.qkv[0] = std::nanf("");
-  EXPECT_TRUE(std::isnan(computed(in).o[0]));
+  EXPECT_TRUE(std::isnan(computed<Best<float>>(in).o[0]));
 }
 
 }  // namespace

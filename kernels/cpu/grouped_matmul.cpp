@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/matrix_gemm.h"
 #include "kernels/cpu/packed_gemm.h"
 #include "kernels/cpu/padded_gemm.h"
 
@@ -76,6 +77,7 @@ void run(Cpu, const GroupedMatmul<T>& args) {
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, args.offsets[g], args.offsets[g + 1] - args.offsets[g], args.n * args.k,
                   is_packed<T>());
+  const bool stream = leaves_the_cache<T>(args.offsets[args.groups] * args.n);
   for_each_task(tasks, [&](const Task& task, const Task& next) {
     const Matmul<T, T> p{.c = args.y + task.first * args.n,
                          .a = args.x + task.first * args.k,
@@ -87,6 +89,7 @@ void run(Cpu, const GroupedMatmul<T>& args) {
                          .lda = args.k,
                          .ldb = args.transpose_w ? args.k : args.n,
                          .ldc = args.n,
+                         .stream = stream,
                          .next_b = args.w + next.group * args.n * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && args.k > 0) return gemm_of_padded_rows(p);

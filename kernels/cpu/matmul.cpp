@@ -85,7 +85,8 @@ void rows_in_parallel(const Matmul<double, double>& p) {
 template <class T, class C>
 void run(Cpu, const Matmul<T, C>& args) {
   if (args.m == 0 || args.n == 0) return;
-  const Matmul<T, C> p = with_strides(args);
+  Matmul<T, C> p = with_strides(args);
+  p.stream = p.stream || leaves_the_cache<C>(p.m * p.n);
   if (p.k == 0) {
     if (!p.accumulate) clear(p);
     return;

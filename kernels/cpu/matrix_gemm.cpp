@@ -13,6 +13,33 @@ namespace {
 // from the second, where a block of B (kDepth x kNc) stays, too. Measured with 48 KiB and 2 MiB.
 constexpr int64_t kDepth = 512, kMc = 256, kNc = 1024;
 
+// Past the cache: `rows` rows of a block. to and ld are multiples of a line.
+void stream_block(float* to, int64_t ld, const float* block, int64_t rows) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t q = 0; q < kBlock; q += kWidth)
+      stream(to + r * ld + q, *reinterpret_cast<const Vector*>(block + r * kBlock + q));
+}
+void stream_block(BF16* to, int64_t ld, const float* block, int64_t rows) {
+  static_assert(kBlock * sizeof(BF16) == 64);
+  alignas(64) BF16 line[kBlock];
+  for (int64_t r = 0; r < rows; ++r) {
+    store_rows(line, kBlock, block + r * kBlock, kBlock, 1, kBlock);
+    for (int64_t q = 0; q < kBlock; q += 2 * kWidth) {
+      Vector bits;
+      std::memcpy(&bits, line + q, sizeof bits);
+      stream(reinterpret_cast<float*>(to + r * ld + q), bits);
+    }
+  }
+}
+
+// Whether it can be: whole blocks fill whole lines.
+template <class C>
+bool streams(const Matmul<BF16, C>& p) {
+  constexpr int64_t kLine = 64 / sizeof(C);
+  return kHasStreaming && p.stream && !p.accumulate && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 &&
+         p.ldc % kLine == 0;
+}
+
 // Where blocks of a float32 result go.
 struct FloatResult {
   float* c;
@@ -37,7 +64,7 @@ struct FloatResult {
     begin(registers, whole, kBlock);
     multiply();
     registers.store(whole, kBlock);
-    if (stream && cols == kBlock) return stream_rows(to, whole, rows);
+    if (stream && cols == kBlock) return stream_block(to, ldc, whole, rows);
     store_rows(to, ldc, whole, kBlock, rows, cols);
   }
 
@@ -49,24 +76,21 @@ struct FloatResult {
     else
       registers.clear();
   }
-  void stream_rows(float* to, const float* whole, int64_t rows) const {
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t q = 0; q < kBlock; q += kWidth)
-        kernels::stream(to + r * ldc + q, *reinterpret_cast<const Vector*>(whole + r * kBlock + q));
-  }
 };
 
 // Where blocks of a bf16 result go: sums of all but the last part wait in `partial`, of whole blocks.
 struct RoundedResult {
   BF16* c;
   int64_t ldc;
-  bool add;
+  bool add, stream;
   float* partial;
   int64_t ld_partial;
   bool first, last;   // of the parts of the sum
   int64_t begin = 0;  // row of C that is row 0 here
 
-  RoundedResult from(int64_t i) const { return {c, ldc, add, partial, ld_partial, first, last, begin + i}; }
+  RoundedResult from(int64_t i) const {
+    return {c, ldc, add, stream, partial, ld_partial, first, last, begin + i};
+  }
 
   template <class Registers, class Multiply>
   void block_at(Registers& registers, int64_t i, int64_t j, int64_t rows, int64_t cols,
@@ -81,8 +105,10 @@ struct RoundedResult {
     if (!last) return registers.store(waiting, ld_partial);
     alignas(64) float sum[kBlock * kBlock];
     registers.store(sum, kBlock);
-    store_rows(c + row * ldc + j, ldc, sum, kBlock, std::min(kBlock, rows), std::min(kBlock, cols), 1.0f,
-               add);
+    BF16* const to = c + row * ldc + j;
+    rows = std::min(rows, kBlock), cols = std::min(cols, kBlock);
+    if (stream && cols == kBlock) return stream_block(to, ldc, sum, rows);
+    store_rows(to, ldc, sum, kBlock, rows, cols, 1.0f, add);
   }
 };
 
@@ -122,21 +148,20 @@ void multiply_columns(Registers& registers, const Matmul<BF16, C>& p, int64_t j,
 
 template <class Registers>
 void multiply(Registers& registers, const Matmul<BF16, float>& p) {
-  const bool streams =
-      kHasStreaming && p.stream && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 && p.ldc % kWidth == 0;
+  const bool past_cache = streams(p);
   for (int64_t j = 0; j < p.n; j += kNc)
     multiply_columns(registers, p, j, std::min(kNc, p.n - j), [&](bool first, bool last) {
       const bool add = p.accumulate || !first;
-      return FloatResult{p.c + j, p.ldc, add, streams && last && !add};
+      return FloatResult{p.c + j, p.ldc, add, past_cache && last && !add};
     });
-  if (streams) finish_streaming();
+  if (past_cache) finish_streaming();
 }
 
 // In bands of rows whose waiting sums stay in the cache.
 template <class Registers>
 void multiply(Registers& registers, const Matmul<BF16, BF16>& p) {
   thread_local Scratch<float> scratch;
-  const bool one_part = p.k <= kDepth;
+  const bool one_part = p.k <= kDepth, past_cache = streams(p);
   const int64_t band = one_part ? p.m : std::min(p.m, 2 * kMc),
                 ld = whole_panels(std::min(p.n, kNc), kBlock) + kWidth;
   float* const partial = one_part ? nullptr : scratch.reserve(whole_panels(band, kBlock) * ld);
@@ -147,9 +172,10 @@ void multiply(Registers& registers, const Matmul<BF16, BF16>& p) {
     rows.m = std::min(band, p.m - i);
     for (int64_t j = 0; j < p.n; j += kNc)
       multiply_columns(registers, rows, j, std::min(kNc, p.n - j), [&](bool first, bool last) {
-        return RoundedResult{rows.c + j, p.ldc, p.accumulate, partial, ld, first, last};
+        return RoundedResult{rows.c + j, p.ldc, p.accumulate, past_cache, partial, ld, first, last};
       });
   }
+  if (past_cache) finish_streaming();
 }
 
 }  // namespace

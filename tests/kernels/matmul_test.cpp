@@ -145,12 +145,12 @@ void expect_same_rows_in_every_product() {
 }
 
 // Whole tiles and ragged ones, one part of the sum and several, rows on cache lines and beside them.
-template <class T>
+template <class T, class C>
 void expect_same_bits_streamed() {
   for (int64_t k : {40, 1100})
-    for (int64_t ldc : {112, 113}) {
-      Case<T, float> plain({.m = 69, .n = 80, .k = k, .transpose_a = true}), streamed = plain;
-      std::vector<float> memory(69 * 113 + 16), expected(69 * 113);
+    for (int64_t ldc : {128, 113}) {
+      Case<T, C> plain({.m = 69, .n = 80, .k = k, .transpose_a = true}), streamed = plain;
+      std::vector<C> memory(69 * 128 + 32), expected(69 * 128);
       size_t offset = 0;
       plain.p.c = expected.data();
       plain.p.ldc = streamed.p.ldc = ldc;
@@ -158,14 +158,15 @@ void expect_same_bits_streamed() {
       streamed.p.stream = true;
       run(Cpu{}, plain.p);
       run(Cpu{}, streamed.p);
-      EXPECT_EQ(std::memcmp(streamed.p.c, expected.data(), expected.size() * sizeof(float)), 0)
+      EXPECT_EQ(std::memcmp(streamed.p.c, expected.data(), expected.size() * sizeof(C)), 0)
           << "k " << k << ", ldc " << ldc;
     }
 }
 
 TEST(PackedGemmTest, AStreamedResultHasTheSameBits) {
-  expect_same_bits_streamed<float>();
-  expect_same_bits_streamed<BF16>();
+  expect_same_bits_streamed<float, float>();
+  expect_same_bits_streamed<BF16, float>();
+  expect_same_bits_streamed<BF16, BF16>();
 }
 
 TEST(PackedGemmTest, ARowHasTheSameBitsInEveryProduct) { expect_same_rows_in_every_product<float, float>(); }

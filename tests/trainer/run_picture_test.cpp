@@ -2,19 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-
+#include "tests/trainer/temporary_folder.h"
 #include "trainer/metrics/terminal_plot.h"
 
 namespace switchyard {
 namespace {
 
 std::string picture_of(const std::string& lines) {
-  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "run_picture_metrics.jsonl";
-  std::ofstream(path) << lines;
-  const std::string text = run_picture(path);
-  std::filesystem::remove(path);
-  return text;
+  const TemporaryFolder folder;
+  write_bytes(folder / "metrics.jsonl", lines);
+  return run_picture(folder / "metrics.jsonl");
 }
 
 const char* const kTwoSteps = R"({"step": 1, "loss": 4.0, "layers": [{"layer": 1, "load": [1.0, 0.0, 0.0]}]})"

@@ -14,7 +14,7 @@ namespace {
 // A panel of B (kKc x kNr elements) comes through the first-level cache, a block of A (kMc x kKc)
 // stays in the second, a block of B (kKc x kNc) in the third. Measured with 512 KiB of
 // second-level cache (AVX2) and 1 MiB.
-constexpr int64_t kKc = 512, kMc = kWidth == 16 ? 256 : 96;
+constexpr int64_t kKc = 512, kMc = (kWidth == 16 ? 256 : 96) / kMr * kMr;
 constexpr int64_t kNc = 64 * kNr;
 
 // Where tiles of a float32 result go.

@@ -1,5 +1,5 @@
-// Attention by given products (kernels/cpu/attention_products.h): the best that the processor has, and for tests those
-// of the plain registers.
+// Attention by given products (kernels/cpu/attention_products.h): the best that the processor has, and for
+// tests those of the plain registers.
 #pragma once
 
 #include "kernels/attention.h"

@@ -1,15 +1,17 @@
-// The products of attention's tiles (kernels/cpu/attention_tiles.h), by vectors or by matrix registers. Both have
+// The products of attention's tiles (kernels/cpu/attention_tiles.h), by vectors or by matrix registers.
+// Both have
 //
 //     Element, Value            what panels hold, and the type in which rows of such values are stored
 //     kRows, kCols              rows and columns of one product: tiles and panels are of whole ones
-//     read(block, r)            of row r the columns before this one may be read; they are to be 0 where the row does not see
-//     multiply_by_keys          scores[r, j] = x[r] . y[j] for every key j that row r sees (and some that it does not)
+//     kStepValues               values of one step of a sum: sums are of whole ones
+//     read(block, r)            of row r what may be read, and is 0 where it does not see: columns below this
+//     multiply_by_keys          scores[r, j] = x[r] . y[j] for every key j that row r sees (and some others)
 //     add_rows_of_keys          out[r] += sum over the keys j that row r sees of weights[r, j] y[j]
-//     add_rows_of_queries       sums[j] += sum over the rows r that see key j of weights[r, j] y[r], for the keys of the block
+//     add_rows_of_queries       sums[j] += sum over the rows r that see key j of weights[r, j] y[r]
 //     reserve_sums, store_sums  those sums, of all keys
 //
-// Where elements are pairs, probabilities and their slopes are rounded to bf16, as on a GPU, and row p of the weights
-// of add_rows_of_queries is rows 2 p and 2 p + 1.
+// Where elements are pairs, probabilities and their slopes are rounded to bf16, as on a GPU, and row p of the
+// weights of add_rows_of_queries is rows 2 p and 2 p + 1.
 #pragma once
 
 #include "kernels/cpu/attention_tiles.h"
@@ -138,8 +140,8 @@ class VectorProducts {
   }
 };
 
-// bf16. The sums over queries are transposed, because the registers read the weights in rows of pairs as their second
-// operand: sums[c, j] = sum of y[r, c] weights[r, j].
+// bf16. The sums over queries are transposed, because the registers read the weights in rows of pairs as
+// their second operand: sums[c, j] = sum of y[r, c] weights[r, j].
 template <class Registers>
 class MatrixProducts {
  public:

@@ -21,7 +21,8 @@ void load_rows(A* to, int64_t to_ld, const T* from, int64_t from_ld, int64_t row
 }
 
 #ifdef __AVX512BF16__
-// y[c] = scale * x[c]. GCC knows no vector code for the instruction that rounds, which makes denormal numbers zeros.
+// y[c] = scale * x[c]. GCC knows no vector code for the instruction that rounds, which makes denormal numbers
+// zeros.
 inline void round_row(BF16* y, const float* x, int64_t n, float scale) {
   const __m512 factor = _mm512_set1_ps(scale);
   for (int64_t c = 0; c < n; c += 16) {

@@ -9,8 +9,8 @@
 namespace switchyard::kernels {
 namespace {
 
-// A panel of B (kDepth x kBlock) stays in the first-level cache while the panels of a block of A (kMc x kDepth) pass
-// from the second, where a block of B (kDepth x kNc) stays, too. Measured with 48 KiB and 2 MiB.
+// A panel of B (kDepth x kBlock) stays in the first-level cache while the panels of a block of A (kMc x
+// kDepth) pass from the second, where a block of B (kDepth x kNc) stays, too. Measured with 48 KiB and 2 MiB.
 constexpr int64_t kDepth = 512, kMc = 256, kNc = 1024;
 
 // Past the cache: `rows` rows of a block. to and ld are multiples of a line.

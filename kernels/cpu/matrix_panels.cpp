@@ -2,7 +2,8 @@
 
 #include "kernels/cpu/loops.h"
 
-// Vectors are passed within this file alone, so it does not matter how a processor without AVX would pass them.
+// Vectors are passed within this file alone, so it does not matter how a processor without AVX would pass
+// them.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace switchyard::kernels {

@@ -1,5 +1,5 @@
-// The first operand of matrix registers (kernels/cpu/matrix_registers.h): panels of kBlock rows, in which kStep pairs
-// of a row follow each other: panel[(l / kStep * kBlock + r) * kStep + l % kStep].
+// The first operand of matrix registers (kernels/cpu/matrix_registers.h): panels of kBlock rows, in which
+// kStep pairs of a row follow each other: panel[(l / kStep * kBlock + r) * kStep + l % kStep].
 #pragma once
 
 #include "kernels/cpu/matrix_registers.h"

@@ -1,9 +1,10 @@
-// The matrix registers of Intel's AMX, which multiply bf16 at eight times the rate of vectors, and a plain twin that
-// does the same sums anywhere, so that what is built on them is tested anywhere.
+// The matrix registers of Intel's AMX, which multiply bf16 at eight times the rate of vectors, and a plain
+// twin that does the same sums anywhere, so that what is built on them is tested anywhere.
 //
-// Four registers hold a block of C, kBlock x kBlock float32; a step adds the products of kBlock rows of A and kBlock
-// columns of B over kStep pairs. As the processor does it: the first values of the pairs are summed, and the second ones,
-// with fused multiplications in ascending order; then both sums are added to C. Denormal numbers are zeros.
+// Four registers hold a block of C, kBlock x kBlock float32; a step adds the products of kBlock rows of A and
+// kBlock columns of B over kStep pairs. As the processor does it: the first values of the pairs are summed,
+// and the second ones, with fused multiplications in ascending order; then both sums are added to C. Denormal
+// numbers are zeros.
 #pragma once
 
 #include <sys/syscall.h>

@@ -17,9 +17,10 @@
 
 namespace switchyard::kernels {
 
-// Whether products of T (float or BF16) are to be ours (bf16's are kernels/cpu/matrix_gemm.h's where the processor
-// has matrix registers): not float's on a processor without the instructions that this one is written for, nor
-// bf16's on one with instructions that the program is not compiled for. oneDNN is faster there.
+// Whether products of T (float or BF16) are to be ours (bf16's are kernels/cpu/matrix_gemm.h's where the
+// processor has matrix registers): not float's on a processor without the instructions that this one is
+// written for, nor bf16's on one with instructions that the program is not compiled for. oneDNN is faster
+// there.
 template <class T>
 bool has_packed_gemm();
 

@@ -1,5 +1,6 @@
-// oneDNN's bf16 products (kernels/cpu/packed_gemm.h tells when) of ragged counts of rows. Each of its products is made for one shape
-// (kernels/cpu/gemm.h), so a count is rounded up to a multiple of 32 by copying the rows and adding zeros.
+// oneDNN's bf16 products (kernels/cpu/packed_gemm.h tells when) of ragged counts of rows. Each of its
+// products is made for one shape (kernels/cpu/gemm.h), so a count is rounded up to a multiple of 32 by
+// copying the rows and adding zeros.
 #pragma once
 
 #include "kernels/matmul.h"

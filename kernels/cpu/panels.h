@@ -190,8 +190,8 @@ void tile(int64_t steps, A a, BPanel<double> b, double* c, int64_t ldc, Into int
 }
 
 // Panels of kPanel rows of op(X) [size, k], one after the other; bf16 widened where panels are of float.
-// `along`: x[r, l]; else x[l, r]. A panel has `length` steps, of which those after the last of the sum are zeros.
-// Instantiated for kMr and kNr: float of float, float of BF16, Pair of BF16; for kNr: double of
+// `along`: x[r, l]; else x[l, r]. A panel has `length` steps, of which those after the last of the sum are
+// zeros. Instantiated for kMr and kNr: float of float, float of BF16, Pair of BF16; for kNr: double of
 // double; and for 32: Pair of BF16.
 template <int64_t kPanel, class E, class T>
 void pack(E* panels, const T* x, int64_t ld, int64_t size, int64_t k, bool along, int64_t length);

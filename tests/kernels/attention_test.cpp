@@ -18,7 +18,8 @@ struct Result {
   std::vector<Acc<T>> lse;
 };
 
-// Who computes: what this processor has for T, or the products of matrices with the plain twin of their registers.
+// Who computes: what this processor has for T, or the products of matrices with the plain twin of their
+// registers.
 template <class T>
 struct Best {
   using Type = T;

@@ -43,6 +43,8 @@ struct Case {
   int64_t ldb() const { return p.ldb > 0 ? p.ldb : p.transpose_b ? p.k : p.n; }
   int64_t ldc() const { return p.ldc > 0 ? p.ldc : p.n; }
 
+  void fill_strides() { p.lda = lda(), p.ldb = ldb(), p.ldc = ldc(); }
+
   // What c must hold after the run, the gaps between its rows included.
   std::vector<double> expected() const {
     std::vector<double> result(c.size());
@@ -174,62 +176,31 @@ TEST(PackedGemmTest, ARowOfBf16HasTheSameBitsInEveryProduct) {
   expect_same_rows_in_every_product<BF16, BF16>();
 }
 
-// Whatever this processor would take: bf16 by pairs, and widened to float32.
+// Whatever this processor would take: bf16 by pairs, widened to float32, and by the plain twin of matrix
+// registers.
 template <class E>
-struct Bf16PanelsTest : ::testing::Test {};
-using Elements = ::testing::Types<float, Pair>;
-TYPED_TEST_SUITE(Bf16PanelsTest, Elements);
+struct ByPanels {
+  static void multiply(const auto& p) { packed_gemm<E>(p); }
+};
+struct ByPlainMatrices {
+  static void multiply(const auto& p) { matrix_gemm<PlainRegisters>(p); }
+};
 
-template <class E, class C>
-void expect_right_by_panels(const Shape& shape) {
+template <class By>
+struct Bf16ProductsTest : ::testing::Test {};
+using Ways = ::testing::Types<ByPanels<float>, ByPanels<Pair>, ByPlainMatrices>;
+TYPED_TEST_SUITE(Bf16ProductsTest, Ways);
+
+template <class By, class C>
+void expect_right_by(const Shape& shape) {
   Case<BF16, C> c(shape);
   const std::vector<double> right = c.expected();
-  c.p.lda = c.lda();
-  c.p.ldb = c.ldb();
-  c.p.ldc = c.ldc();
-  packed_gemm<E>(c.p);
+  c.fill_strides();
+  By::multiply(c.p);
   expect_close(c.c, right);
 }
 
-TYPED_TEST(Bf16PanelsTest, EveryTransposeOfOddSizes) {
-  for (int flags = 0; flags < 8; ++flags)
-    for (int64_t k : {1, 2, 29, 1031}) {
-      const Shape shape{.m = 37,
-                        .n = 53,
-                        .k = k,
-                        .transpose_a = (flags & 1) != 0,
-                        .transpose_b = (flags & 2) != 0,
-                        .accumulate = (flags & 4) != 0};
-      expect_right_by_panels<TypeParam, float>(shape);
-      expect_right_by_panels<TypeParam, BF16>(shape);
-    }
-}
-
-TYPED_TEST(Bf16PanelsTest, RowsFurtherApartThanTheirLength) {
-  for (int flags = 0; flags < 4; ++flags)
-    expect_right_by_panels<TypeParam, float>({.m = 9,
-                                              .n = 75,
-                                              .k = 33,
-                                              .transpose_a = (flags & 1) != 0,
-                                              .transpose_b = (flags & 2) != 0,
-                                              .lda = 35,
-                                              .ldb = 77,
-                                              .ldc = 79});
-}
-
-// The products by matrix registers, with the registers' plain twin: everywhere.
-template <class C>
-void expect_right_by_matrices(const Shape& shape) {
-  Case<BF16, C> c(shape);
-  const std::vector<double> right = c.expected();
-  c.p.lda = c.lda();
-  c.p.ldb = c.ldb();
-  c.p.ldc = c.ldc();
-  matrix_gemm<PlainRegisters>(c.p);
-  expect_close(c.c, right);
-}
-
-TEST(MatrixGemmTest, EveryTransposeOfOddSizes) {
+TYPED_TEST(Bf16ProductsTest, EveryTransposeOfOddSizes) {
   for (int flags = 0; flags < 8; ++flags)
     for (int64_t k : {1, 2, 29, 64, 1031}) {
       const Shape shape{.m = 37,
@@ -238,27 +209,27 @@ TEST(MatrixGemmTest, EveryTransposeOfOddSizes) {
                         .transpose_a = (flags & 1) != 0,
                         .transpose_b = (flags & 2) != 0,
                         .accumulate = (flags & 4) != 0};
-      expect_right_by_matrices<float>(shape);
-      expect_right_by_matrices<BF16>(shape);
+      expect_right_by<TypeParam, float>(shape);
+      expect_right_by<TypeParam, BF16>(shape);
     }
 }
 
-TEST(MatrixGemmTest, RowsFurtherApartThanTheirLength) {
+TYPED_TEST(Bf16ProductsTest, RowsFurtherApartThanTheirLength) {
   for (int flags = 0; flags < 4; ++flags)
-    expect_right_by_matrices<float>({.m = 70,
-                                     .n = 75,
-                                     .k = 97,
-                                     .transpose_a = (flags & 1) != 0,
-                                     .transpose_b = (flags & 2) != 0,
-                                     .lda = 101,
-                                     .ldb = 103,
-                                     .ldc = 79});
+    expect_right_by<TypeParam, float>({.m = 70,
+                                       .n = 75,
+                                       .k = 97,
+                                       .transpose_a = (flags & 1) != 0,
+                                       .transpose_b = (flags & 2) != 0,
+                                       .lda = 101,
+                                       .ldb = 103,
+                                       .ldc = 79});
 }
 
-TEST(MatrixGemmTest, LargerThanEveryInternalBlock) {
-  expect_right_by_matrices<float>({.m = 300, .n = 40, .k = 70});
-  expect_right_by_matrices<float>({.m = 3, .n = 1100, .k = 70, .transpose_b = true});
-  expect_right_by_matrices<BF16>({.m = 600, .n = 40, .k = 1030});
+TYPED_TEST(Bf16ProductsTest, LargerThanEveryInternalBlock) {
+  expect_right_by<TypeParam, float>({.m = 300, .n = 40, .k = 70});
+  expect_right_by<TypeParam, float>({.m = 3, .n = 1100, .k = 70, .transpose_b = true});
+  expect_right_by<TypeParam, BF16>({.m = 600, .n = 40, .k = 1030});
 }
 
 // So that what is true of the twin is true of the registers.
@@ -268,9 +239,7 @@ void expect_same_bits_as_the_twin(const Shape& shape) {
   for (Case<BF16, C>* one : {&c, &twin}) {
     one->p = {one->c.data(), one->a.data(), one->b.data(), shape.m, shape.n, shape.k};
     one->p.accumulate = shape.accumulate;
-    one->p.lda = one->lda();
-    one->p.ldb = one->ldb();
-    one->p.ldc = one->ldc();
+    one->fill_strides();
   }
   matrix_gemm(c.p);
   matrix_gemm<PlainRegisters>(twin.p);

@@ -18,7 +18,7 @@ struct Matmul {
   bool accumulate = false;            // C += instead of C =
   int64_t lda = 0, ldb = 0, ldc = 0;  // 0: dense
   bool stream = false;                // C is not read soon: it may be stored past the caches
-  const T* next_b = nullptr;          // read after b, of the same layout: may be fetched ahead
+  const T *next_a = nullptr, *next_b = nullptr;  // read after these, of the same layout: may be fetched ahead
 };
 
 // Instantiated for (float, float), (BF16, BF16), (BF16, float), (double, double).

@@ -90,6 +90,7 @@ void run(Cpu, const GroupedMatmul<T>& args) {
                          .ldb = args.transpose_w ? args.k : args.n,
                          .ldc = args.n,
                          .stream = stream,
+                         .next_a = args.x + next.first * args.k,
                          .next_b = args.w + next.group * args.n * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && args.k > 0) return gemm_of_padded_rows(p);
@@ -104,7 +105,7 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, 0, args.n, (args.offsets[g + 1] - args.offsets[g]) * args.k, is_packed<T>());
   constexpr int64_t kStreamFrom = 4 << 20;  // elements: more than a core's part of the third-level cache
-  for_each_task(tasks, [&](const Task& task, const Task&) {
+  for_each_task(tasks, [&](const Task& task, const Task& next) {
     const int64_t first_row = args.offsets[task.group], rows = args.offsets[task.group + 1] - first_row;
     const Matmul<T, C> p{.c = args.dw + (task.group * args.n + task.first) * args.k,
                          .a = args.dy + first_row * args.n + task.first,
@@ -117,7 +118,9 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
                          .lda = args.n,
                          .ldb = args.k,
                          .ldc = args.k,
-                         .stream = args.groups * args.n * args.k >= kStreamFrom};
+                         .stream = args.groups * args.n * args.k >= kStreamFrom,
+                         .next_a = args.dy + args.offsets[next.group] * args.n + next.first,
+                         .next_b = args.x + args.offsets[next.group] * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && rows > 0) return gemm_of_padded_depth(p);
     run(Cpu{}, p);

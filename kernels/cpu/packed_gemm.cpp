@@ -11,11 +11,12 @@
 namespace switchyard::kernels {
 namespace {
 
-// A panel of B (kKc x kNr elements) comes through the first-level cache, a block of A (kMc x kKc)
-// stays in the second, a block of B (kKc x kNc) in the third. Measured with 512 KiB of
-// second-level cache (AVX2) and 1 MiB.
-constexpr int64_t kKc = 512, kMc = (kWidth == 16 ? 256 : 96) / kMr * kMr;
-constexpr int64_t kNc = 64 * kNr;
+// A sum is taken in parts of kKc steps. A group of B's panels (kGroup elements) stays in the second-level cache;
+// the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows at a time.
+// Measured with 1 MiB of second-level cache.
+constexpr int64_t kKc = 512, kGroup = 32 * 1024;
+constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
+constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
 
 // Where tiles of a float32 result go.
 struct FloatResult {
@@ -79,9 +80,11 @@ class Ahead {
     lines_.last = ((rows - 1) << lines_.log2_lines) + lines - 1;
   }
 
+  bool is_fetched() const { return lines_.first > lines_.last; }
+
   // For a tile of so many steps. When all is fetched: a line that is in the cache.
   FetchLines next(int64_t steps) {
-    if (lines_.first > lines_.last) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0};
+    if (is_fetched()) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0};
     const FetchLines now = lines_;
     lines_.first += steps;
     return now;
@@ -91,79 +94,102 @@ class Ahead {
   FetchLines lines_{nullptr, 0, 0, 0, -1};
 };
 
-// A tile for every panel of a [m, steps] and b [n, steps]. Short sums move more of C than of anything else:
-// then C is walked row by row.
-template <class E, class Result>
-void multiply_panels(int64_t m, int64_t n, int64_t steps, const E* a, const E* b, const Result& result) {
-  constexpr int64_t kSmallB = 32 * 1024;  // elements: a quarter of a small second-level cache
-  const auto at = [&](int64_t i, int64_t j) {
-    result.tile_at(i, j, m - i, n - j, steps, APanel<E>{a + i * steps}, BPanel<E>{b + j * steps});
-  };
-  if (n * steps <= kSmallB) {
-    for (int64_t i = 0; i < m; i += kMr)
-      for (int64_t j = 0; j < n; j += kNr) at(i, j);
-  } else {
-    for (int64_t j = 0; j < n; j += kNr)
-      for (int64_t i = 0; i < m; i += kMr) at(i, j);
-  }
-}
+// The blocks of a product: chunks of A's rows from i on, groups of B's columns from j on (of n, the first being
+// column `first` of B), and parts of the sum from l on.
+template <class E, class T, class C>
+struct Blocks {
+  static constexpr int64_t kDepth = kKc * kPerStep<E>;
+  const Matmul<T, C>& p;
+  int64_t first, n;
+  int64_t group = kGroup / std::min(kKc, steps<E>(p.k)) / kNr * kNr;  // columns
 
-// The parts of the sum, kKc steps each, for columns [first, first + n) of C, where A is one block and B (the
-// weights of an expert with a few hundred rows, say) is read once, from memory: a group of panels is packed,
-// and while it is multiplied the next group comes into the second-level cache, of which it fills a quarter.
-template <class E, class T, class C, class ResultOf>
-void multiply_passing(const Matmul<T, C>& p, int64_t first, int64_t n, const ResultOf& result_of) {
-  constexpr int64_t kDepth = kKc * kPerStep<E>;
-  constexpr int64_t kGroup = 4 * kNr;  // of 1, 2, 4 and 8 panels the fastest
-  thread_local Scratch<E> a_scratch, b_scratch;
-  E* const a = a_scratch.reserve(kMc * kKc);
-  E* const b = b_scratch.reserve(kGroup * kKc);
-  // Where the panels of columns j on and steps l on are in B, or in the matrix after it.
-  const auto group_of = [&](const T* matrix, int64_t j, int64_t l) {
+  int64_t depth(int64_t l) const { return std::min(kDepth, p.k - l); }
+  int64_t cols(int64_t j) const { return std::min(group, n - j); }
+  int64_t rows(int64_t i) const { return std::min(kChunk, p.m - i); }
+  const T* in_a(const T* matrix, int64_t i, int64_t l) const {
+    return p.transpose_a ? matrix + l * p.lda + i : matrix + i * p.lda + l;
+  }
+  const T* in_b(const T* matrix, int64_t j, int64_t l) const {
     return p.transpose_b ? matrix + (first + j) * p.ldb + l : matrix + l * p.ldb + first + j;
+  }
+
+  void pack_a(E* to, int64_t i, int64_t l) const {
+    pack<kMr>(to, in_a(p.a, i, l), p.lda, rows(i), depth(l), !p.transpose_a);
+  }
+  void pack_b(E* to, int64_t j, int64_t l) const {
+    pack<kNr>(to, in_b(p.b, j, l), p.ldb, cols(j), depth(l), p.transpose_b);
+  }
+  // The same blocks of a matrix (null: there is none), to be fetched.
+  Ahead a_ahead(const T* matrix, int64_t i, int64_t l) const {
+    if (matrix == nullptr) return {};
+    return {in_a(matrix, i, l), p.lda, p.transpose_a ? depth(l) : rows(i), p.transpose_a ? rows(i) : depth(l)};
+  }
+  Ahead b_ahead(const T* matrix, int64_t j, int64_t l) const {
+    if (matrix == nullptr) return {};
+    return {in_b(matrix, j, l), p.ldb, p.transpose_b ? cols(j) : depth(l), p.transpose_b ? depth(l) : cols(j)};
+  }
+
+  // Where a part of the sum for kRows rows begins, and the one after it.
+  struct Begin {
+    const T *a, *b;
+    int64_t i, l;
   };
-  const auto group_ahead = [&](int64_t j, int64_t l) {
-    const bool is_last = j >= n && l + kDepth >= p.k;
-    if (j >= n) j = 0, l = is_last ? 0 : l + kDepth;
-    const T* matrix = is_last ? p.next_b : p.b;
-    if (matrix == nullptr) return Ahead();
-    const int64_t cols = std::min(kGroup, n - j), k = std::min(kDepth, p.k - l);
-    return Ahead(group_of(matrix, j, l), p.ldb, p.transpose_b ? cols : k, p.transpose_b ? k : cols);
-  };
-  for (int64_t l = 0; l < p.k; l += kDepth) {
-    const int64_t k = std::min(kDepth, p.k - l), part = steps<E>(k);
-    pack<kMr>(a, p.a + l, p.lda, p.m, k, true);
-    const auto result = result_of(l == 0, l + k == p.k);
-    for (int64_t j = 0; j < n; j += kGroup) {
-      const int64_t cols = std::min(kGroup, n - j);
-      pack<kNr>(b, group_of(p.b, j, l), p.ldb, cols, k, p.transpose_b);
-      Ahead ahead = group_ahead(j + kGroup, l);
-      for (int64_t i = 0; i < p.m; i += kMr)
-        for (int64_t c = 0; c < cols; c += kNr)
-          result.tile_at(i, j + c, p.m - i, cols - c, part, APanel<E>{a + i * part}, BPanel<E>{b + c * part},
-                         ahead.next(part));
+  Begin after(int64_t i, int64_t l) const {
+    if (l + kDepth < p.k) return {p.a, p.b, i, l + kDepth};
+    if (i + kRows < p.m) return {p.a, p.b, i + kRows, 0};
+    return {p.next_a, p.next_b, 0, 0};
+  }
+};
+
+// The tiles of a chunk of A and a group of B. What comes next is fetched meanwhile, A's before B's; short sums
+// have no time for that.
+template <class E, class Result>
+void multiply_chunk(int64_t rows, int64_t cols, int64_t steps, const E* a, const E* b, const Result& result,
+                    int64_t first_col, Ahead& a_ahead, Ahead& b_ahead) {
+  constexpr int64_t kShort = 64;
+  for (int64_t i = 0; i < rows; i += kMr)
+    for (int64_t j = 0; j < cols; j += kNr) {
+      const APanel<E> rows_of_a{a + i * steps};
+      const BPanel<E> cols_of_b{b + j * steps};
+      if (steps < kShort)
+        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, cols_of_b);
+      else
+        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, cols_of_b,
+                       (a_ahead.is_fetched() ? b_ahead : a_ahead).next(steps));
+    }
+}
+
+// Rows [i, i + m) of C, the part of the sum from l on. A is packed while the first group of B is multiplied.
+template <class E, class T, class C, class Result>
+void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t l, const Result& result) {
+  thread_local Scratch<E> a_scratch, b_scratch;
+  const int64_t part = steps<E>(blocks.depth(l));
+  E* const a = a_scratch.reserve(whole_panels(m, kMr) * part);
+  E* const b = b_scratch.reserve(kGroup);
+  const auto next = blocks.after(i, l);
+  for (int64_t j = 0; j < blocks.n; j += blocks.group) {
+    const bool is_last = j + blocks.group >= blocks.n;
+    blocks.pack_b(b, j, l);
+    Ahead b_ahead = is_last ? blocks.b_ahead(next.b, 0, next.l) : blocks.b_ahead(blocks.p.b, j + blocks.group, l);
+    Ahead a_ahead = is_last ? blocks.a_ahead(next.a, next.i, next.l) : Ahead();
+    for (int64_t r = 0; r < m; r += kChunk) {
+      if (j == 0) {
+        blocks.pack_a(a + r * part, i + r, l);
+        if (r + kChunk < m) a_ahead = blocks.a_ahead(blocks.p.a, i + r + kChunk, l);
+      }
+      multiply_chunk(std::min(kChunk, m - r), blocks.cols(j), part, a + r * part, b, result.from(i + r), j,
+                     a_ahead, b_ahead);
     }
   }
 }
 
-// The same for any A and B.
+// Columns [first, first + n) of C.
 template <class E, class T, class C, class ResultOf>
-void multiply_columns(const Matmul<T, C>& p, int64_t j, int64_t n, const ResultOf& result_of) {
-  if (p.m <= kMc && !p.transpose_a) return multiply_passing<E>(p, j, n, result_of);
-  constexpr int64_t kDepth = kKc * kPerStep<E>;
-  thread_local Scratch<E> a_scratch, b_scratch;
-  E* const a = a_scratch.reserve(kMc * kKc);
-  E* const b = b_scratch.reserve(whole_panels(n, kNr) * kKc);
-  for (int64_t l = 0; l < p.k; l += kDepth) {
-    const int64_t k = std::min(kDepth, p.k - l);
-    pack<kNr>(b, p.transpose_b ? p.b + j * p.ldb + l : p.b + l * p.ldb + j, p.ldb, n, k, p.transpose_b);
-    const auto result = result_of(l == 0, l + k == p.k);
-    for (int64_t i = 0; i < p.m; i += kMc) {
-      const int64_t m = std::min(kMc, p.m - i);
-      pack<kMr>(a, p.transpose_a ? p.a + l * p.lda + i : p.a + i * p.lda + l, p.lda, m, k, !p.transpose_a);
-      multiply_panels(m, n, steps<E>(k), a, b, result.from(i));
-    }
-  }
+void multiply_columns(const Matmul<T, C>& p, int64_t first, int64_t n, const ResultOf& result_of) {
+  const Blocks<E, T, C> blocks{p, first, n};
+  for (int64_t i = 0; i < p.m; i += kRows)
+    for (int64_t l = 0; l < p.k; l += blocks.kDepth)
+      multiply_part(blocks, i, std::min(kRows, p.m - i), l, result_of(l == 0, l + blocks.kDepth >= p.k));
 }
 
 // C^T = B^T A^T, for a few rows of A: B's rows (weights, say) are then read in place, once, while tiles are
@@ -207,13 +233,10 @@ template <class E, class T>
 void multiply(const Matmul<T, float>& p) {
   const bool streams =
       kHasStreaming && p.stream && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 && p.ldc % kWidth == 0;
-  for (int64_t j = 0; j < p.n; j += kNc) {
-    const auto result = [&](bool first, bool last) {
-      const Into once = streams && last ? Into::kStreamed : Into::kReplace;
-      return FloatResult{p.c + j, p.ldc, p.accumulate || !first ? Into::kAdd : once};
-    };
-    multiply_columns<E>(p, j, std::min(kNc, p.n - j), result);
-  }
+  multiply_columns<E>(p, 0, p.n, [&](bool first, bool last) {
+    const Into once = streams && last ? Into::kStreamed : Into::kReplace;
+    return FloatResult{p.c, p.ldc, p.accumulate || !first ? Into::kAdd : once};
+  });
   if (streams) finish_streaming();
 }
 
@@ -222,7 +245,7 @@ template <class E>
 void multiply(const Matmul<BF16, BF16>& p) {
   thread_local Scratch<float> scratch;
   const bool one_part = steps<E>(p.k) <= kKc;
-  const int64_t band = one_part ? p.m : std::min(p.m, 4 * kMc), ld = whole_panels(std::min(p.n, kNc), kNr);
+  const int64_t band = one_part ? p.m : std::min(p.m, kRows), ld = whole_panels(std::min(p.n, kNc), kNr);
   float* const partial = one_part ? nullptr : scratch.reserve(whole_panels(band, kMr) * ld);
   for (int64_t i = 0; i < p.m; i += band) {
     Matmul<BF16, BF16> rows = p;

@@ -94,7 +94,7 @@ TYPED_TEST(MatmulTest, LargerThanEveryInternalBlock) {
   for (bool accumulate : {false, true}) {
     TypeParam({.m = 259, .n = 517, .k = 11, .accumulate = accumulate}).expect_right();
     TypeParam({.m = 3, .n = 5, .k = 2051, .accumulate = accumulate}).expect_right();
-    TypeParam({.m = 401, .n = 35, .k = 1100, .accumulate = accumulate}).expect_right();
+    TypeParam({.m = 1101, .n = 75, .k = 1100, .transpose_a = true, .accumulate = accumulate}).expect_right();
     TypeParam({.m = 70, .n = 45, .k = 1030, .transpose_b = true, .accumulate = accumulate}).expect_right();
   }
 }

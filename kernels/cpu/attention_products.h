@@ -74,6 +74,8 @@ Panels<E> pack_panels(Scratch<E>& scratch, const T* x, int64_t ld, int64_t size,
 }
 
 // E: float and double as they are; Pair where the processor multiplies pairs, or else bf16 widened to float.
+// Not to be inlined: in a function with much else GCC has no registers left for a tile's addresses (measured:
+// a fifth more time).
 template <class E>
 class VectorProducts {
  public:
@@ -86,7 +88,7 @@ class VectorProducts {
   }
 
   template <class A>
-  void multiply_by_keys(const Block& block, Tile<A> scores, Tile<Value> x, Panels<E> y) {
+  [[gnu::noinline]] void multiply_by_keys(const Block& block, Tile<A> scores, Tile<Value> x, Panels<E> y) {
     for (int64_t r = 0; r < block.rows(); r += kRows)
       for (int64_t j = 0; j < block.visible_of(r, kRows); j += kCols)
         tile(y.length, rows_from(x, r), BPanel<E>{y.at(block.k0 + j)}, scores.row(r) + j, scores.ld,
@@ -95,7 +97,8 @@ class VectorProducts {
 
   // y [keys, dim]
   template <class A>
-  void add_rows_of_keys(const Block& block, Tile<A> out, Tile<Value> weights, Panels<E> y, int64_t dim) {
+  [[gnu::noinline]] void add_rows_of_keys(const Block& block, Tile<A> out, Tile<Value> weights, Panels<E> y,
+                                          int64_t dim) {
     for (int64_t r = 0; r < block.rows(); r += kRows)
       if (const int64_t k = block.visible_of(r, kRows); k > 0)
         for (int64_t c = 0; c < dim; c += kCols)
@@ -108,7 +111,8 @@ class VectorProducts {
     return pack_panels<VectorProducts>(scratch, x.data, x.ld, dim, rows, false);
   }
   template <class A>
-  void add_rows_of_queries(const Block& block, Tile<A> sums, Tile<E> weights, Rows y, int64_t dim) {
+  [[gnu::noinline]] void add_rows_of_queries(const Block& block, Tile<A> sums, Tile<E> weights, Rows y,
+                                             int64_t dim) {
     for (int64_t j = 0; j < block.width(); j += kRows)
       if (const int64_t r = block.first_row(j); r < block.rows())
         for (int64_t c = 0; c < dim; c += kCols)

@@ -4,6 +4,8 @@
 //   bench_train_step --models dense-124m,coarse,fine --device CUDA --precision BF16 --routing balanced,skewed
 //   --json F
 //
+// Under mpirun (on CPUs) the ranks share a model's sequences and experts, and the first one's figures are told.
+//
 // MFU = tokens/s * flops_per_token / peak (benchmarks/train_step/models.h has the count: 6 x active matrix
 // parameters and causal attention). Each line of --json is one measurement; against_torch/gpu_model.py prints
 // the same keys.
@@ -23,6 +25,8 @@
 #include "benchmarks/train_step/skew.h"
 #include "core/device/stream.h"
 #include "core/random.h"
+#include "parallel/comm/make.h"
+#include "parallel/data/shares.h"
 #include "trainer/job/step.h"
 
 namespace switchyard::bench {
@@ -42,15 +46,16 @@ struct Arguments {
   std::string json;
 };
 
-Config make_config(const NamedModel& model, const Arguments& a, const std::string& routing) {
+Config make_config(const NamedModel& model, const Arguments& a, const std::string& routing, int ranks) {
   Config c;
   c.model = model.options;
   c.device = a.device == "CUDA" ? Device::kCuda : Device::kCpu;
   c.precision = a.precision == "BF16" ? Precision::kBF16 : Precision::kFP32;
   c.train.sequence_length = model.sequence_length;
-  c.train.micro_batch_size = a.micro_batch > 0 ? a.micro_batch : model.micro_batch;
+  c.train.micro_batch_size =
+      a.micro_batch > 0 ? a.micro_batch : std::max<int64_t>(1, model.micro_batch / ranks);
   c.train.global_batch_size =
-      a.global_batch > 0 ? a.global_batch : std::max(model.global_batch, c.train.micro_batch_size);
+      a.global_batch > 0 ? a.global_batch : std::max(model.global_batch, ranks * c.train.micro_batch_size);
   c.train.cuda_graphs = a.graphs;
   c.schedule.steps = a.warmup + a.steps;
   if (a.layers > 0) c.model.num_layers = a.layers;
@@ -110,11 +115,11 @@ void wait_for(Device device) {
 
 class Run {
  public:
-  Run(const Config& config, const std::string& routing)
+  Run(const Config& config, const std::string& routing, const Group& world)
       : config_(config),
-        mesh_(make_mesh(make_self(), 1, config.device, {}, false)),
+        mesh_(make_mesh(world, config.model.moe ? world->size() : 1, config.device, {}, false)),
         model_(store_, config_.model, compute_dtype(config_.precision), mesh_.ep) {
-    store_.materialize(config_.device, 1, true);
+    store_.materialize(config_.device, 1, true, true, segment_options(mesh_));
     if (routing == "skewed") skew(store_);
     stepper_.emplace(config_, model_, store_, mesh_);
     for (uint64_t i = 0; i < 4; ++i) batches_.push_back(random_batch(config_, i));
@@ -188,9 +193,9 @@ class Run {
   int64_t steps_ = 0;
 };
 
-void report(const NamedModel& model, const Config& c, const std::string& routing, const Measurement& m,
-            const Arguments& a) {
-  const Ceilings& ceilings = m.ceilings;
+void report(const NamedModel& model, const Config& c, const std::string& routing, int ranks,
+            const Measurement& m, const Arguments& a) {
+  const Ceilings& ceilings = m.ceilings;  // of one rank
   const auto tokens = static_cast<double>(c.train.global_batch_size * c.train.sequence_length);
   const double tflops = tokens / m.seconds * flops_per_token(c.model, c.train.sequence_length) / 1e12;
   const bool cuda = c.device == Device::kCuda;
@@ -199,11 +204,12 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
   if (cuda) fmt::print(" MFU {:>5.1f}%", 100 * tflops / a.peak_tflops);
   fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n",
              static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss);
-  const StepShape shape{c.train.global_batch_size * c.train.sequence_length, c.train.sequence_length,
+  const StepShape shape{c.train.global_batch_size * c.train.sequence_length, c.train.sequence_length, ranks,
                         c.precision == Precision::kBF16};
   const std::map<std::string, Work> work = work_of_step(c.model, shape);
-  const double share =
-      m.product_flops > 0 ? tokens * flops_per_token(c.model, c.train.sequence_length) / m.product_flops : 0;
+  const double share = m.product_flops > 0 ? tokens * flops_per_token(c.model, c.train.sequence_length) /
+                                                 (ranks * m.product_flops)
+                                           : 0;
   if (ceilings.flops > 0) {
     fmt::print("  products 1024^3 {:.1f} GF/s, the step {:.0f} % of that; memory {:.1f} GB/s\n",
                ceilings.flops * 1e-9, 100 * share, ceilings.bytes * 1e-9);
@@ -214,6 +220,7 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
                               {"model", model.name},
                               {"device", a.device},
                               {"precision", a.precision},
+                              {"ranks", ranks},
                               {"graphs", a.graphs},
                               {"routing", c.model.moe ? routing : "none"},
                               {"num_experts", c.model.moe ? c.model.moe->num_experts : 0},
@@ -240,18 +247,24 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
 }
 
 void run_all(const Arguments& a) {
-  if (a.device == "CUDA") use_cuda_device(0, 1);
+  const Group world = make_world({});
+  const int ranks = world->size();
+  if (a.device == "CUDA") {
+    if (ranks > 1)
+      fail(Fault::kUsage, "bench_train_step measures one GPU, and ", ranks, " ranks were started");
+    use_cuda_device(0, 1);
+  }
   for (const std::string& name : a.models) {
     const NamedModel& model = find_model(name);
     for (const std::string& routing : a.routing) {
       if (!model.options.moe && routing != a.routing.front()) continue;
-      const Config config = make_config(model, a, routing);
+      const Config config = make_config(model, a, routing, ranks);
       Measurement m;
       {
-        Run run(config, routing);
+        Run run(config, routing, world);
         m = run.measure(a);
       }
-      report(model, config, routing, m, a);
+      if (world->rank() == 0) report(model, config, routing, ranks, m, a);
       std::fflush(stdout);
       release_cached(config.device);
       reset_peak(config.device);
@@ -281,6 +294,7 @@ int main_of(int argc, char** argv) {
       ->excludes(profile);
   CLI11_PARSE(app, argc, argv);
   run_all(a);
+  finalize_world();
   return 0;
 }
 
@@ -292,6 +306,6 @@ int main(int argc, char** argv) {
     return switchyard::bench::main_of(argc, argv);
   } catch (const switchyard::Error& error) {
     fmt::print(stderr, "{}\n", error.what());
-    return error.exit_code();
+    switchyard::abort_world(error.exit_code());
   }
 }

@@ -16,10 +16,11 @@ struct Work {
 
 struct StepShape {
   int64_t tokens, sequence_length;  // of the step, all micro-batches
+  int ranks = 1;                    // which share the tokens, and each parameter's update
   bool bf16 = false;
 };
 
-// Of the whole step on one rank, by the names of train_step/profile.h ("linear", "linear backward", ...;
+// What one rank does of a step, by the names of train_step/profile.h ("linear", "linear backward", ...;
 // kUpdate is what follows the last op). An op that is missing has no count.
 inline constexpr const char* kUpdate = "gradient norm, optimizer, metrics";
 std::map<std::string, Work> work_of_step(const ModelOptions& options, const StepShape& shape);

@@ -8,10 +8,15 @@
 
 namespace switchyard {
 
+// How a long message between two ranks of one machine travels under MPI: as a message, through memory that both
+// share, or read by its receiver from the sender's memory. kFastest: all ranks measure both at the start.
+enum class NodeCopies : uint8_t { kFastest, kMessages, kReads };
+
 struct CommOptions {
   double timeout_seconds = 300;  // the deadline of every wait
   // Longer messages travel in pieces: counts of MPI are 31 bits. Tests lower it.
   int64_t max_message_bytes = int64_t{1} << 30;
+  NodeCopies node_copies = NodeCopies::kFastest;
 };
 
 // What the launcher's environment says, before anything is initialised (Open MPI,

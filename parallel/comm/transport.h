@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,7 +22,7 @@ class Transport {
 
   // Start a message and return at once. The memory belongs to the transport until wait() or cancel() of the
   // request. Messages of a pair of ranks arrive in the order of sending; both sides give the same size and
-  // tag. 0 bytes is a message too. `bytes` is below 2^31, `tag` below 2^15.
+  // tag. 0 bytes is a message too. `bytes` is below 2^31, `tag` below 2^13.
   virtual Request send(const void* data, int64_t bytes, int peer, int tag) = 0;
   virtual Request recv(void* data, int64_t bytes, int peer, int tag) = 0;
 
@@ -52,11 +53,12 @@ class RequestSlots {
     values_[slot] = std::move(value);
     return slot;
   }
+  // Stays where it is while others are added.
   T& operator[](int slot) { return values_[slot]; }
   void remove(int slot) { free_.push_back(slot); }
 
  private:
-  std::vector<T> values_;
+  std::deque<T> values_;
   std::vector<int> free_;
 };
 

@@ -1,9 +1,11 @@
-// GoogleTest on every rank of an MPI job: all ranks run all tests in the same order. Rank 0 reports as usual,
-// the others only their failures; a failure on any rank fails the run on all.
+// mpi_tests [messages]: GoogleTest on every rank of an MPI job: all ranks run all tests in the same order. Rank 0
+// reports as usual, the others only their failures; a failure on any rank fails the run on all. Long messages are
+// read from the sender's memory, unless `messages` says otherwise.
 #include <gtest/gtest.h>
 
 #include <cstdio>
 #include <memory>
+#include <string>
 
 #include "parallel/comm/make.h"
 #include "tests/mpi/world.h"
@@ -48,7 +50,9 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   try {
     // A rank that leaves a test early must not keep the others for long.
-    world() = make_world({.timeout_seconds = 60});
+    const bool messages = argc > 1 && argv[1] == std::string("messages");
+    world() = make_world(
+        {.timeout_seconds = 60, .node_copies = messages ? NodeCopies::kMessages : NodeCopies::kReads});
     const int failed = run_tests();
     world().reset();
     finalize_world(failed);

@@ -192,7 +192,7 @@ TYPED_TEST_P(CommConformance, BroadcastReachesAllFromEveryRoot) {
 }
 
 // Rank a sends rank b this many elements: uneven, and nothing at all for some pairs.
-inline int64_t exchange_count(int a, int b) { return (a + 2 * b) % 3 == 0 ? 0 : (a * 7 + b * 3 + 1) * 211; }
+inline int64_t exchange_count(int a, int b) { return (a + 2 * b) % 3 == 0 ? 0 : (a * 7 + b * 3 + 1) * 4211; }
 
 TYPED_TEST_P(CommConformance, AllToAllSendsUnevenAndEmptyBlocks) {
   this->on_each_size([](const Group& group) {
@@ -254,6 +254,13 @@ TYPED_TEST_P(CommConformance, SplitGroupsByColorAndOrdersByKey) {
     EXPECT_EQ(half->name(), "half");
     EXPECT_EQ(members_of(half, world->rank()), expected);
     EXPECT_EQ(expected[half->rank()], world->rank());
+    constexpr int64_t kLong = 30000;
+    std::vector<int32_t> own(kLong, world->rank()), all(kLong * half->size());
+    half->all_gather(own.data(), all.data(), kLong, DType::kI32);
+    for (int64_t i = 0; i < std::ssize(all); i += kLong) {
+      EXPECT_EQ(all[i], expected[i / kLong]);
+      EXPECT_EQ(all[i + kLong - 1], expected[i / kLong]);
+    }
   });
 }
 
@@ -273,9 +280,9 @@ TYPED_TEST_P(CommConformance, NestedSplitsAndTheirParentsTakeTurns) {
     const Group alone = half->split(half->rank(), 0, "alone");
     for (int turn = 0; turn < 3; ++turn) {
       for (const Group& group : {world, half, alone, half}) {
-        std::vector<int64_t> ones(2000, 1);
-        group->all_reduce(ones.data(), 2000, DType::kI64);
-        EXPECT_EQ(ones, std::vector<int64_t>(2000, group->size()));
+        std::vector<int64_t> ones(40000, 1);
+        group->all_reduce(ones.data(), 40000, DType::kI64);
+        EXPECT_EQ(ones, std::vector<int64_t>(40000, group->size()));
       }
     }
   });

@@ -11,9 +11,9 @@
 namespace switchyard::kernels {
 namespace {
 
-// A sum is taken in parts of kKc steps. A group of B's panels (kGroup elements) stays in the second-level cache;
-// the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows at a time.
-// Measured with 1 MiB of second-level cache.
+// A sum is taken in parts of kKc steps. A group of B's panels (kGroup elements) stays in the second-level
+// cache; the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows at
+// a time. Measured with 1 MiB of second-level cache.
 constexpr int64_t kKc = 512, kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
@@ -94,8 +94,8 @@ class Ahead {
   FetchLines lines_{nullptr, 0, 0, 0, -1};
 };
 
-// The blocks of a product: chunks of A's rows from i on, groups of B's columns from j on (of n, the first being
-// column `first` of B), and parts of the sum from l on.
+// The blocks of a product: chunks of A's rows from i on, groups of B's columns from j on (of n, the first
+// being column `first` of B), and parts of the sum from l on.
 template <class E, class T, class C>
 struct Blocks {
   static constexpr int64_t kDepth = kKc * kPerStep<E>;
@@ -122,11 +122,13 @@ struct Blocks {
   // The same blocks of a matrix (null: there is none), to be fetched.
   Ahead a_ahead(const T* matrix, int64_t i, int64_t l) const {
     if (matrix == nullptr) return {};
-    return {in_a(matrix, i, l), p.lda, p.transpose_a ? depth(l) : rows(i), p.transpose_a ? rows(i) : depth(l)};
+    return {in_a(matrix, i, l), p.lda, p.transpose_a ? depth(l) : rows(i),
+            p.transpose_a ? rows(i) : depth(l)};
   }
   Ahead b_ahead(const T* matrix, int64_t j, int64_t l) const {
     if (matrix == nullptr) return {};
-    return {in_b(matrix, j, l), p.ldb, p.transpose_b ? cols(j) : depth(l), p.transpose_b ? depth(l) : cols(j)};
+    return {in_b(matrix, j, l), p.ldb, p.transpose_b ? cols(j) : depth(l),
+            p.transpose_b ? depth(l) : cols(j)};
   }
 
   // Where a part of the sum for kRows rows begins, and the one after it.
@@ -141,8 +143,8 @@ struct Blocks {
   }
 };
 
-// The tiles of a chunk of A and a group of B. What comes next is fetched meanwhile, A's before B's; short sums
-// have no time for that.
+// The tiles of a chunk of A and a group of B. What comes next is fetched meanwhile, A's before B's; short
+// sums have no time for that.
 template <class E, class Result>
 void multiply_chunk(int64_t rows, int64_t cols, int64_t steps, const E* a, const E* b, const Result& result,
                     int64_t first_col, Ahead& a_ahead, Ahead& b_ahead) {
@@ -170,7 +172,8 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
   for (int64_t j = 0; j < blocks.n; j += blocks.group) {
     const bool is_last = j + blocks.group >= blocks.n;
     blocks.pack_b(b, j, l);
-    Ahead b_ahead = is_last ? blocks.b_ahead(next.b, 0, next.l) : blocks.b_ahead(blocks.p.b, j + blocks.group, l);
+    Ahead b_ahead =
+        is_last ? blocks.b_ahead(next.b, 0, next.l) : blocks.b_ahead(blocks.p.b, j + blocks.group, l);
     Ahead a_ahead = is_last ? blocks.a_ahead(next.a, next.i, next.l) : Ahead();
     for (int64_t r = 0; r < m; r += kChunk) {
       if (j == 0) {

@@ -8,8 +8,8 @@
 
 namespace switchyard {
 
-// How a long message between two ranks of one machine travels under MPI: as a message, through memory that both
-// share, or read by its receiver from the sender's memory. kFastest: all ranks measure both at the start.
+// How a long message between two ranks of one machine travels under MPI: as a message, through memory that
+// both share, or read by its receiver from the sender's memory. kFastest: all ranks measure both at the start.
 enum class NodeCopies : uint8_t { kFastest, kMessages, kReads };
 
 struct CommOptions {

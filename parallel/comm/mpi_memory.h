@@ -1,5 +1,5 @@
-// Ranks of one machine read each other's memory (Linux: process_vm_readv): a message is then copied once, by its
-// receiver, instead of into memory that both share and out of it.
+// Ranks of one machine read each other's memory (Linux: process_vm_readv): a message is then copied once, by
+// its receiver, instead of into memory that both share and out of it.
 #pragma once
 
 #include <cstdint>

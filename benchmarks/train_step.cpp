@@ -4,7 +4,7 @@
 //   bench_train_step --models dense-124m,coarse,fine --device CUDA --precision BF16 --routing balanced,skewed
 //   --json F
 //
-// Under mpirun (on CPUs) the ranks share a model's sequences and experts, and the first one's figures are told.
+// Under mpirun (on CPUs) the ranks share a model's sequences and experts; told is what the first one measured.
 //
 // MFU = tokens/s * flops_per_token / peak (benchmarks/train_step/models.h has the count: 6 x active matrix
 // parameters and causal attention). Each line of --json is one measurement; against_torch/gpu_model.py prints

@@ -12,8 +12,8 @@ namespace switchyard::kernels {
 namespace {
 
 // A sum is taken in parts of kKc steps. A group of B's panels (kGroup elements) stays in the second-level
-// cache; the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows at
-// a time. Measured with 1 MiB of second-level cache.
+// cache; the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows
+// at a time. Measured with 1 MiB of second-level cache.
 constexpr int64_t kKc = 512, kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together

@@ -9,7 +9,7 @@
 namespace switchyard {
 
 // How a long message between two ranks of one machine travels under MPI: as a message, through memory that
-// both share, or read by its receiver from the sender's memory. kFastest: all ranks measure both at the start.
+// both share, or read by its receiver from the sender's memory. kFastest: all ranks measure both at first.
 enum class NodeCopies : uint8_t { kFastest, kMessages, kReads };
 
 struct CommOptions {

@@ -1,6 +1,6 @@
-// mpi_tests [messages]: GoogleTest on every rank of an MPI job: all ranks run all tests in the same order. Rank 0
-// reports as usual, the others only their failures; a failure on any rank fails the run on all. Long messages are
-// read from the sender's memory, unless `messages` says otherwise.
+// mpi_tests [messages]: GoogleTest on every rank of an MPI job: all ranks run all tests in the same order.
+// Rank 0 reports as usual, the others only their failures; a failure on any rank fails the run on all. Long
+// messages are read from the sender's memory, unless `messages` says otherwise.
 #include <gtest/gtest.h>
 
 #include <cstdio>

@@ -184,18 +184,28 @@ std::vector<Neighbour> find_neighbours(MPI_Comm comm, int size) {
   return neighbours;
 }
 
-// Seconds until a rank has what the one before it in a ring sends: 1 MB that was written just now.
-double time_ring(MpiTransport& transport, MPI_Comm comm, int rank, int size) {
-  static std::vector<char> out(1 << 20), in(1 << 20);
-  for (char& byte : out) ++byte;
-  check(MPI_Barrier(comm), "MPI_Barrier");
-  const auto begin = std::chrono::steady_clock::now();
-  const auto bytes = std::ssize(out);
-  const auto received = transport.recv(in.data(), bytes, (rank + size - 1) % size, 0);
-  const auto sent = transport.send(out.data(), bytes, (rank + 1) % size, 0);
-  for (const auto request : {received, sent}) transport.wait(request, Transport::Time::max());
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
+// A ring of all ranks, each of which passes 1 MB to the next.
+class Ring {
+ public:
+  Ring(MPI_Comm comm, int rank, int size) : comm_(comm), rank_(rank), size_(size) {}
+
+  // Seconds until this rank has what the one before it wrote just now.
+  double pass(MpiTransport& transport) {
+    for (char& byte : out_) ++byte;
+    check(MPI_Barrier(comm_), "MPI_Barrier");
+    const auto begin = std::chrono::steady_clock::now();
+    const auto bytes = std::ssize(out_);
+    const auto received = transport.recv(in_.data(), bytes, (rank_ + size_ - 1) % size_, 0);
+    const auto sent = transport.send(out_.data(), bytes, (rank_ + 1) % size_, 0);
+    for (const auto request : {received, sent}) transport.wait(request, Transport::Time::max());
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+
+ private:
+  MPI_Comm comm_;
+  int rank_, size_;
+  std::vector<char> out_ = std::vector<char>(1 << 20), in_ = out_;
+};
 
 // Whether reads are to be preferred: that differs from machine to machine (docs/collectives.md). The two in
 // turn, many times, because other processes that start meanwhile may have the cores. Large data, which this
@@ -204,10 +214,11 @@ bool reads_are_faster(MpiTransport& reads, MpiTransport& messages, MPI_Comm comm
   constexpr int kTimes = 12;
   constexpr double kInFavour = 1.25;
   constexpr double kNever = std::numeric_limits<double>::infinity();
+  Ring ring(comm, rank, size);
   double own[2] = {kNever, kNever}, all[2];  // best times, by reads and by messages
   for (int i = 0; i < kTimes; ++i) {
-    own[0] = std::min(own[0], time_ring(reads, comm, rank, size));
-    own[1] = std::min(own[1], time_ring(messages, comm, rank, size));
+    own[0] = std::min(own[0], ring.pass(reads));
+    own[1] = std::min(own[1], ring.pass(messages));
   }
   check(MPI_Allreduce(own, all, 2, MPI_DOUBLE, MPI_SUM, comm), "MPI_Allreduce");
   return all[0] < kInFavour * all[1];

@@ -298,9 +298,10 @@ void backward(const Var& root, Tensor seed) {
 GradTarget grad_target(const Var& input, bool zeroed) {
   if (input.is_leaf() && input.grad().defined()) return {input.grad(), !input.take_forgotten_grad(zeroed)};
   const DType dtype = input.is_leaf() ? acc_of(input.dtype()) : input.dtype();
-  return {zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
-                 : Tensor::empty(input.shape(), dtype, input.device()),
-          false};
+  const Tensor grad = zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
+                             : Tensor::empty(input.shape(), dtype, input.device());
+  if (input.is_leaf()) input.set_grad(grad);
+  return {grad, false};
 }
 
 NoGrad::NoGrad() : previous_(std::exchange(t_switches.grad_enabled, false)) {}

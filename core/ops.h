@@ -25,8 +25,10 @@ struct RowGroups {
   Tensor offsets;
   std::shared_ptr<const std::vector<int64_t>> host;
   int64_t groups() const { return offsets.numel() - 1; }
+  RowGroups part(int64_t begin, int64_t count) const;
 };
-Var grouped_linear(const Var& x, const Var& w, const RowGroups& groups);  // w [groups, out, in]
+// ws: stacks of matrices [.., out, in], one matrix for each group, one stack after the other.
+Var grouped_linear(const Var& x, const Vars& ws, const RowGroups& groups);
 
 // --- Transformer.
 Var rms_norm(const Var& x, const Var& w, double eps);  // x [rows, d], w [d] -> [rows, d]

@@ -232,7 +232,7 @@ void MoeLayer::add_losses(const Routing& routing, const Var& logits, ForwardCont
 }
 
 Var MoeLayer::experts(const Var& rows, const RowGroups& groups) const {
-  return grouped_linear(swiglu(grouped_linear(rows, gate_up_, groups)), down_, groups);
+  return grouped_linear(swiglu(grouped_linear(rows, {gate_up_}, groups)), {down_}, groups);
 }
 
 Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {

@@ -40,14 +40,14 @@ const std::vector<OpCase>& large_cases() {
       {"large_grouped_linear",
        {{530, 256}, {5, 192, 256}},
        [](const Vars& v) {
-         return grouped_linear(v[0], v[1], groups_of({0, 130, 130, 131, 400, 530}, v[0].device()));
+         return grouped_linear(v[0], {v[1]}, groups_of({0, 130, 130, 131, 400, 530}, v[0].device()));
        }},
       {"large_grouped_linear_device_offsets",
        {{530, 256}, {5, 192, 256}},
        [](const Vars& v) {
          RowGroups groups = groups_of({0, 130, 130, 131, 400, 530}, v[0].device());
          if (v[0].device() == Device::kCuda) groups.host = nullptr;
-         return grouped_linear(v[0], v[1], groups);
+         return grouped_linear(v[0], {v[1]}, groups);
        }},
       {"large_rms_norm", {{200, 1024}, {1024}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
       {"large_add_rms_norm",

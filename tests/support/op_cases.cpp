@@ -96,7 +96,12 @@ const std::vector<OpCase>& op_cases() {
       {"grouped_linear",
        {{7, 5}, {3, 4, 5}},
        [](const Vars& v) {
-         return grouped_linear(v[0], v[1], groups_of({0, 4, 4, 7}, v[0].device()));
+         return grouped_linear(v[0], {v[1]}, groups_of({0, 4, 4, 7}, v[0].device()));
+       }},
+      {"grouped_linear_of_two_stacks",
+       {{9, 5}, {2, 4, 5}, {2, 4, 5}},
+       [](const Vars& v) {
+         return grouped_linear(v[0], {v[1], v[2]}, groups_of({0, 4, 4, 7, 9}, v[0].device()));
        }},
       {"rms_norm", {{4, 6}, {6}}, [](const Vars& v) { return rms_norm(v[0], v[1], 1e-5); }},
       {"add_rms_norm",

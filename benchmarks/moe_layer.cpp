@@ -36,6 +36,7 @@ struct Arguments {
   std::vector<std::string> precisions{"FP32", "BF16"}, loads{"balanced", "zipf", "hot"};
   int64_t tokens = 2048;
   int repeats = 5;
+  int64_t shadow_pairs = 100;  // a job's default
   std::string json;
 };
 
@@ -45,6 +46,7 @@ struct Case {
   std::string load;
   int64_t tokens;  // of all ranks
   int repeats;
+  int64_t shadow_pairs;
 };
 
 struct Result {
@@ -90,6 +92,7 @@ class Bench {
         meter_(std::make_shared<ExchangeMeter>()),
         layer_(store_, options_of(c), spec(c), mesh_.ep, meter_) {
     store_.materialize(Device::kCpu, 1, true);
+    layer_.set_shadow_pairs(c.shadow_pairs);
     if (c.load == "zipf") skew(store_);
     if (c.load == "hot") make_hot(store_);
     const int64_t rows = c.tokens / world->size();
@@ -187,7 +190,8 @@ void for_cases(const Arguments& a, F&& f) {
   for (const Size& size : kSizes) {
     for (const std::string& precision : a.precisions) {
       for (const std::string& load : a.loads) {
-        f(Case{size, precision == "BF16" ? DType::kBF16 : DType::kF32, load, a.tokens, a.repeats});
+        f(Case{size, precision == "BF16" ? DType::kBF16 : DType::kF32, load, a.tokens, a.repeats,
+               a.shadow_pairs});
       }
     }
   }
@@ -202,6 +206,8 @@ int main_of(int argc, char** argv) {
   app.add_option("--loads", a.loads)->delimiter(',')->check(CLI::IsMember({"balanced", "zipf", "hot"}));
   app.add_option("--tokens", a.tokens, "Of all ranks")->check(CLI::PositiveNumber);
   app.add_option("--repeats", a.repeats)->check(CLI::PositiveNumber);
+  app.add_option("--shadow-pairs", a.shadow_pairs, "From how many pairs on experts are copied; 0: never")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--json", a.json, "Append one line per case");
   CLI11_PARSE(app, argc, argv);
   const bool threads_given = std::getenv("OMP_NUM_THREADS") != nullptr;

@@ -50,7 +50,7 @@ class Steps {
   nlohmann::ordered_json run(int steps) {
     const long faults = page_faults(), system = memory_stats(config_.device).system_allocations;
     std::vector<double> seconds, losses, exchange, waiting, overload;
-    std::vector<int64_t> moved;
+    std::vector<int64_t> moved, shadowed;
     int64_t peak = 0;
     for (int i = 0; i < steps; ++i) {
       const int64_t step = ++step_;
@@ -64,6 +64,7 @@ class Steps {
       waiting.push_back(m.exchange_wait_seconds);
       overload.push_back(mean_overload(m.layers));
       moved.push_back(m.experts_moved);
+      shadowed.push_back(m.experts_shadowed);
       peak = m.peak_memory_bytes;
     }
     return {{"seconds", seconds},
@@ -72,6 +73,7 @@ class Steps {
             {"exchange_wait_seconds", waiting},
             {"rank_overload", overload},
             {"experts_moved", moved},
+            {"experts_shadowed", shadowed},
             {"peak_memory_bytes", peak},
             {"page_faults", page_faults() - faults},
             {"system_allocations", memory_stats(config_.device).system_allocations - system}};

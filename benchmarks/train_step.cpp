@@ -63,6 +63,7 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
     if (a.experts > 0) c.model.moe->num_experts = a.experts;
     c.model.moe->force_balance = routing == "balanced";
     c.model.moe->expert_bias = routing == "skewed";
+    if (c.device == Device::kCpu) c.parallel.shadow_pairs = 100;  // a job's default
   }
   return c;
 }

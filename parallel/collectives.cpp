@@ -83,7 +83,7 @@ void all_gather_in_place(const Tensor& x, const Group& group) {
 
 Tensor exchange_rows(const Tensor& x, const Counts& send, const Counts& recv, const Group& group) {
   const int64_t out_rows = std::accumulate(recv.begin(), recv.end(), int64_t{0});
-  const int64_t width = x.shape().numel() == 0 ? x.cols() : x.numel() / x.dim(0);
+  const int64_t width = with_rows(x.shape(), 1).numel();
   const Tensor y = Tensor::empty(with_rows(x.shape(), out_rows), x.dtype(), x.device());
   if (x.device() == Device::kMeta) return y;
   if (!direct(x, group)) {

@@ -1,6 +1,5 @@
 #include "parallel/expert/dispatcher.h"
 
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -9,19 +8,6 @@
 namespace switchyard {
 
 namespace {
-
-class Stopwatch {
- public:
-  explicit Stopwatch(ExchangeMeter& meter) : meter_(meter) {}
-  ~Stopwatch() {
-    const auto taken = std::chrono::steady_clock::now() - begin_;
-    meter_.seconds.push_back(std::chrono::duration<double>(taken).count());
-  }
-
- private:
-  ExchangeMeter& meter_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
 
 int64_t total(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
@@ -54,8 +40,9 @@ Dispatcher::Dispatcher(Axis ep, int64_t experts, std::shared_ptr<ExchangeMeter> 
       label_(std::move(label)),
       planned_load_(planned_load) {}
 
-const ExpertHomes& Dispatcher::homes(Device device) const {
-  if (homes_.rank.defined() && homes_.rank.device() == device) return homes_;
+ExpertHomes Dispatcher::homes(Device device, const std::vector<int64_t>& borrowed) const {
+  const bool known = homes_.rank.defined() && homes_.rank.device() == device;
+  if (borrowed.empty() && known) return homes_;
   std::vector<int32_t> rank(experts_), local(experts_);
   for (int r = 0; r < ep_.size(); ++r) {
     const int64_t first = first_expert(experts_, ep_.size(), r);
@@ -64,8 +51,14 @@ const ExpertHomes& Dispatcher::homes(Device device) const {
       local[slots_[s]] = static_cast<int32_t>(s - first);
     }
   }
-  homes_ = {Tensor::from(rank, {experts_}, device), Tensor::from(local, {experts_}, device), ep_.size()};
-  return homes_;
+  for (size_t i = 0; i < borrowed.size(); ++i) {
+    rank[slots_[borrowed[i]]] = ep_.rank();
+    local[slots_[borrowed[i]]] = static_cast<int32_t>(local_experts() + static_cast<int64_t>(i));
+  }
+  const ExpertHomes homes{Tensor::from(rank, {experts_}, device), Tensor::from(local, {experts_}, device),
+                          ep_.size()};
+  if (borrowed.empty()) homes_ = homes;
+  return homes;
 }
 
 void Dispatcher::place(Slots slots) {
@@ -82,7 +75,7 @@ int64_t Dispatcher::to_others(const Counts& send) const { return total(send) - s
 
 // own_rows: of this rank's tokens, on either side of the exchange.
 Tensor Dispatcher::move(const Tensor& x, const Counts& send, const Counts& recv, int64_t own_rows) const {
-  const Stopwatch watch(*meter_);
+  const ExchangeTimer timer(*meter_);
   const CommLabel scope(label_ + " exchange");
   meter_->bytes += own_rows * x.cols() * size_of(x.dtype());
   return exchange_rows(x, send, recv, ep_.device);
@@ -94,15 +87,42 @@ Var Dispatcher::exchange(const Var& x, const Counts& send, const Counts& recv, i
       [=, self = *this](const Tensor& dy) -> Tensors { return {self.move(dy, recv, send, own_rows)}; });
 }
 
-int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pairs, Dispatched& d) const {
+// The counts of all ranks' tokens decide, so that all ranks decide alike.
+Lending Dispatcher::choose_shadows(const Tensor& expert, const SortedPairs& pairs) const {
+  if (shadow_pairs_ == 0) return {};
+  const int ranks = ep_.size();
+  meter_->bytes += 2 * (ranks - 1) * experts_ * static_cast<int64_t>(sizeof(int64_t));
+  if (expert.device() == Device::kMeta) return {assume_shadows(expert), experts_, ep_, meter_, label_};
+  ep_.meet();
+  const auto own = pairs.counts.to_vector<int64_t>();
+  std::vector<int64_t> all(ranks * experts_);
+  {
+    const ExchangeTimer timer(*meter_);
+    const CommLabel scope(label_ + " counts");
+    ep_.host->all_gather(own.data(), all.data(), experts_, DType::kI64);
+  }
+  return {switchyard::choose_shadows(slots_, all, ranks, shadow_pairs_), experts_, ep_, meter_, label_};
+}
+
+// A plan's: this rank takes as many as it may, if its tokens are enough for one, and the loads can be uneven.
+Shadows Dispatcher::assume_shadows(const Tensor& expert) const {
+  if (planned_load_ <= 1 || expert.dim(0) < shadow_pairs_) return {};
+  Shadows shadows;
+  for (int64_t s = 0; s < experts_ && std::ssize(shadows) < most_shadows(local_experts()); ++s)
+    if (rank_of(s, experts_, ep_.size()) != ep_.rank()) shadows.push_back({s, ep_.rank()});
+  return shadows;
+}
+
+int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pairs, const ExpertHomes& where,
+                                    Dispatched& d) const {
   const int ranks = ep_.size();
   d.send.assign(ranks, 0);
   d.recv.assign(ranks, 0);
   meter_->bytes += 2 * (ranks - 1) * static_cast<int64_t>(sizeof(int64_t));
   if (expert.device() == Device::kMeta) return assume_counts(expert, d);
-  const Tensor device_totals = totals_of_ranks(d.by_rank, pairs, homes(expert.device()));
+  const Tensor device_totals = totals_of_ranks(d.by_rank, pairs, where);
   {
-    const Stopwatch watch(*meter_);
+    const ExchangeTimer timer(*meter_);
     const CommLabel scope(label_ + " counts");
     ep_.meet();
   }
@@ -113,7 +133,7 @@ int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pai
   std::vector<Total> out(ranks), in(ranks);
   for (int r = 0; r < ranks; ++r) out[r] = {totals[r], totals[ranks + r]};
   {
-    const Stopwatch watch(*meter_);
+    const ExchangeTimer timer(*meter_);
     const CommLabel scope(label_ + " counts");
     const Counts two(ranks, 2);
     ep_.host->all_to_all(out.data(), two, in.data(), two, DType::kI64);
@@ -159,12 +179,14 @@ Dispatched Dispatcher::dispatch(const Var& x, const Var& weight, const Tensor& e
     gather_rows(x, x.device() == Device::kCpu ? total(pairs.counts.to_vector<int64_t>()) : expert.numel(), d);
     return d;
   }
-  const ExpertHomes& where = homes(x.device());
+  d.lending = choose_shadows(expert, pairs);
+  const std::vector<int64_t>& borrowed = d.lending.borrowed();
+  const ExpertHomes where = homes(x.device(), borrowed);
   d.by_rank = sort_by_rank(expert, where);
-  const int64_t arriving = exchange_counts(expert, pairs, d);
+  const int64_t arriving = exchange_counts(expert, pairs, where, d);
   const int64_t rows = total(d.send), own = to_others(d.send);
   d.pairs = sort_by_expert(move(choices_of_rows(expert, d.by_rank, where, rows), d.send, d.recv, own),
-                           local_experts());
+                           local_experts() + std::ssize(borrowed));
   d.weight = exchange(permute(weight, d.by_rank, rows), d.send, d.recv, own);
   gather_rows(exchange(permute(x, d.by_rank, rows), d.send, d.recv, own), arriving, d);
   return d;

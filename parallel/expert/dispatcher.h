@@ -12,26 +12,22 @@
 
 #include "core/ops.h"
 #include "parallel/collectives.h"
+#include "parallel/expert/exchange_meter.h"
+#include "parallel/expert/shadows.h"
 #include "parallel/expert/slots.h"
 #include "parallel/mesh.h"
 
 namespace switchyard {
 
-// What a rank spent in exchanges. Bytes are those that it sends to other ranks for its own tokens, and of
-// what comes back.
-struct ExchangeMeter {
-  std::vector<double> seconds;  // of each exchange, waiting included; as many on every ep rank
-  int64_t bytes = 0;
-};
-
 struct Dispatched {
-  Var rows;           // [rows, d], grouped by local expert
-  RowGroups groups;   // of the local experts
-  SortedPairs pairs;  // of the tokens at hand (EP 1: this rank's own) and the local experts
+  Var rows;           // [rows, d], grouped by local expert; copies of others' come last
+  RowGroups groups;   // of these experts
+  SortedPairs pairs;  // of the tokens at hand (EP 1: this rank's own) and these experts
   Var weight;         // of these pairs
   // EP > 1 only:
   SortedPairs by_rank;  // where this rank's tokens went
   Counts send, recv;    // tokens to and from each ep rank
+  Lending lending;      // the copies
 };
 
 class Dispatcher {
@@ -47,6 +43,9 @@ class Dispatcher {
   const Axis& axis() const { return ep_; }
   // From now on the experts stand so; their weights are for the caller to move.
   void place(Slots slots);
+  // From how many pairs on that it spares the fullest rank an expert is copied (parallel/expert/shadows.h);
+  // 0: none ever is.
+  void set_shadow_pairs(int64_t pairs) { shadow_pairs_ = pairs; }
 
   // x [tokens, d]; expert and weight [tokens, top_k], -1 where a choice was dropped; `pairs`: the same,
   // sorted over all experts.
@@ -58,9 +57,13 @@ class Dispatcher {
  private:
   // Fills d.rows and d.groups from d.pairs and the tokens at hand. `rows`: how many pairs are kept.
   void gather_rows(const Var& x, int64_t rows, Dispatched& d) const;
-  const ExpertHomes& homes(Device device) const;
+  // Where this rank sends what is for an expert: where it stands, or here, where a copy of it is.
+  ExpertHomes homes(Device device, const std::vector<int64_t>& borrowed) const;
+  Lending choose_shadows(const Tensor& expert, const SortedPairs& pairs) const;
+  Shadows assume_shadows(const Tensor& expert) const;
   // Fills send and recv; returns the pairs that will arrive.
-  int64_t exchange_counts(const Tensor& expert, const SortedPairs& pairs, Dispatched& d) const;
+  int64_t exchange_counts(const Tensor& expert, const SortedPairs& pairs, const ExpertHomes& where,
+                          Dispatched& d) const;
   int64_t assume_counts(const Tensor& expert, Dispatched& d) const;
   Tensor move(const Tensor& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
   Var exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
@@ -72,7 +75,8 @@ class Dispatcher {
   std::shared_ptr<ExchangeMeter> meter_;
   std::string label_;
   double planned_load_;
-  mutable ExpertHomes homes_;  // on the device of the tokens
+  int64_t shadow_pairs_ = 0;
+  mutable ExpertHomes homes_;  // without copies, on the device of the tokens
 };
 
 }  // namespace switchyard

@@ -231,8 +231,10 @@ void MoeLayer::add_losses(const Routing& routing, const Var& logits, ForwardCont
   }
 }
 
-Var MoeLayer::experts(const Var& rows, const RowGroups& groups) const {
-  return grouped_linear(swiglu(grouped_linear(rows, {gate_up_}, groups)), {down_}, groups);
+Var MoeLayer::experts(const Dispatched& sent) const {
+  Vars gate_up{gate_up_}, down{down_};
+  const Var rows = sent.lending.empty() ? sent.rows : sent.lending.lend(sent.rows, {&down, &gate_up});
+  return grouped_linear(swiglu(grouped_linear(rows, gate_up, sent.groups)), down, sent.groups);
 }
 
 Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
@@ -248,7 +250,7 @@ Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {
   if (context.loads != nullptr) context.loads->add(spec_.layer, sample);
 
   const Dispatched sent = dispatcher_.dispatch(x, routing.weight, kept, pairs);
-  Var y = dispatcher_.collect(experts(sent.rows, sent.groups), sent);
+  Var y = dispatcher_.collect(experts(sent), sent);
   if (shared_) {
     const Var s = (*shared_)(x);
     y = add(y, shared_gate_.defined() ? sigmoid_gate(s, linear(x, shared_gate_)) : s);

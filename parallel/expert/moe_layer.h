@@ -52,6 +52,7 @@ class MoeLayer {
   // and moments, on all ranks, when no gradient is needed any more; `edp`: those that share the last two.
   const Slots& slots() const { return dispatcher_.slots(); }
   int ranks() const { return dispatcher_.axis().size(); }
+  void set_shadow_pairs(int64_t pairs) { dispatcher_.set_shadow_pairs(pairs); }  // as in Dispatcher
   void place_experts(ParameterStore& store, const Slots& slots);
   void move_experts(ParameterStore& store, const Slots& slots, const Axis& edp);
 
@@ -62,7 +63,7 @@ class MoeLayer {
   Tensor keep(const Routing& routing, bool training) const;
   void add_losses(const Routing& routing, const Var& logits, ForwardContext& context,
                   LoadRecorder::Sample& sample) const;
-  Var experts(const Var& rows, const RowGroups& groups) const;
+  Var experts(const Dispatched& sent) const;
   ParameterSpec gate_up_spec() const;
   ParameterSpec down_spec() const;
   void update_bias(const LayerLoad& load) const;

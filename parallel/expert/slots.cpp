@@ -61,12 +61,6 @@ class Ranks {
   std::vector<int64_t> total_;
 };
 
-int rank_of(int64_t slot, int64_t experts, int ranks) {
-  int rank = 0;
-  while (first_expert(experts, ranks, rank + 1) <= slot) ++rank;
-  return rank;
-}
-
 // [slots.size(), width]: whole rows, whoever holds them. What another holds is 0 here until the sum.
 Tensor collect_rows(const SlotRows& rows, const std::vector<int64_t>& slots) {
   const Shape shape{std::ssize(slots), rows.width};
@@ -83,6 +77,12 @@ Slots first_slots(int64_t experts) {
   Slots slots(experts);
   std::iota(slots.begin(), slots.end(), 0);
   return slots;
+}
+
+int rank_of(int64_t slot, int64_t experts, int ranks) {
+  int rank = 0;
+  while (first_expert(experts, ranks, rank + 1) <= slot) ++rank;
+  return rank;
 }
 
 bool is_permutation(const Slots& slots) {

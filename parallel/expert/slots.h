@@ -14,6 +14,7 @@ namespace switchyard {
 using Slots = std::vector<int64_t>;  // [experts] the expert in each slot
 
 Slots first_slots(int64_t experts);
+int rank_of(int64_t slot, int64_t experts, int ranks);
 bool is_permutation(const Slots& slots);
 
 // What the fullest rank has of `load` [experts].

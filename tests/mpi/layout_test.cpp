@@ -39,7 +39,8 @@ TEST_P(MpiLayout, TrainsAsOneRankDoes) {
 INSTANTIATE_TEST_SUITE_P(
     Variants, MpiLayout,
     testing::Values("", "model { moe { capacity_factor: 0.8 jitter_eps: 0.05 } }",
-                    "model { recompute: true moe { num_experts: 6 dense_weight: 0.3 } }"));
+                    "model { recompute: true moe { num_experts: 6 dense_weight: 0.3 } }",
+                    "parallel { shadow_pairs: 2 } model { moe { num_experts: 8 aux_loss_coeff: 0 } }"));
 
 }  // namespace
 }  // namespace switchyard::test

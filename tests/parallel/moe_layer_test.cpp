@@ -97,6 +97,7 @@ struct Result {
   std::vector<Vector> y;   // rows of all ranks
   std::vector<Vector> dx;  // the same
   double losses = 0;
+  int64_t shadows = 0;
   std::map<std::string, Vector> gradients;  // added up over ranks
 };
 
@@ -105,11 +106,12 @@ void add_to(Vector& sum, const Vector& x) {
   for (size_t i = 0; i < x.size(); ++i) sum[i] += x[i];
 }
 
-Result run_layer(const MoeOptions& options, int world, int expert) {
+Result run_layer(const MoeOptions& options, int world, int expert, int64_t shadow_pairs) {
   std::vector<Result> parts(world);
   run_ranks(world, [&](const Group& group) {
     const Mesh mesh = make_mesh(group, expert, Device::kCpu);
-    const Net net(options, mesh.ep);
+    Net net(options, mesh.ep);
+    net.layer.set_shadow_pairs(shadow_pairs);
     set_excess(net.store);
     const Var x(tokens_of(group->rank()), true);
     ForwardContext context{.training = true, .sequences = kSequences, .losses = {}};
@@ -121,6 +123,7 @@ Result run_layer(const MoeOptions& options, int world, int expert) {
       objective = add(objective, loss);
     }
     backward(objective);
+    result.shadows = net.meter->shadows;
     result.y = rows_of(y.value());
     result.dx = rows_of(x.grad());
     net.each_piece(
@@ -132,6 +135,7 @@ Result run_layer(const MoeOptions& options, int world, int expert) {
     all.y.insert(all.y.end(), part.y.begin(), part.y.end());
     all.dx.insert(all.dx.end(), part.dx.begin(), part.dx.end());
     all.losses += part.losses;
+    all.shadows += part.shadows;
     for (const auto& [name, g] : part.gradients) add_to(all.gradients[name], g);
   }
   return all;
@@ -226,6 +230,7 @@ const Variant kVariants[] = {
 
 struct Layout {
   int world, expert;
+  int64_t shadow_pairs = 0;
 };
 
 class MoeLayerTest : public testing::TestWithParam<Variant> {};
@@ -233,9 +238,13 @@ class MoeLayerTest : public testing::TestWithParam<Variant> {};
 TEST_P(MoeLayerTest, IsTheSumOfItsExpertsOnEveryLayout) {
   MoeOptions options = five_experts();
   GetParam().change(options);
-  for (const auto [world, expert] : {Layout{1, 1}, {2, 2}, {3, 3}, {4, 2}}) {
-    SCOPED_TRACE("W " + std::to_string(world) + ", EP " + std::to_string(expert));
-    const Result actual = run_layer(options, world, expert);
+  int64_t shadows = 0;
+  for (const auto [world, expert, shadow_pairs] :
+       {Layout{1, 1}, {2, 2}, {3, 3}, {4, 2}, {2, 2, 1}, {3, 3, 1}, {4, 2, 1}}) {
+    SCOPED_TRACE(concat("W ", world, ", EP ", expert, ", shadows from ", shadow_pairs, " pairs"));
+    const Result actual = run_layer(options, world, expert, shadow_pairs);
+    EXPECT_TRUE(shadow_pairs > 0 || actual.shadows == 0);
+    shadows += actual.shadows;
     BruteRun run(options, world);
     double losses = 0;
     for (int r = 0; r < world; ++r) {
@@ -259,6 +268,7 @@ TEST_P(MoeLayerTest, IsTheSumOfItsExpertsOnEveryLayout) {
       expect_near(actual.dx[row], slopes, 1e-7, "gradient of row " + std::to_string(row));
     }
   }
+  EXPECT_GT(shadows, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, MoeLayerTest, testing::ValuesIn(kVariants),

@@ -10,7 +10,8 @@ struct MoeNet {
 
   MoeNet(const MoeOptions& options, const Axis& ep, DType dtype = DType::kF64,
          const std::string& prefix = "mlp.")
-      : layer(store, options,
+      : meter(std::make_shared<ExchangeMeter>()),
+        layer(store, options,
               {.layer = 1,
                .hidden = kHidden,
                .dense_intermediate = 5,
@@ -19,7 +20,7 @@ struct MoeNet {
                .expert_stddev = 0.6,
                .dense_stddev = 0.6,
                .prefix = prefix},
-              ep, std::make_shared<ExchangeMeter>()) {
+              ep, meter) {
     store.materialize(Device::kCpu, 3, true);
   }
   explicit MoeNet(const MoeOptions& options, const Group& ep = make_self(), DType dtype = DType::kF64)
@@ -31,6 +32,7 @@ struct MoeNet {
     return vars;
   }
 
+  std::shared_ptr<ExchangeMeter> meter;
   ParameterStore store;
   MoeLayer layer;
 };

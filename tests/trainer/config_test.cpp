@@ -37,6 +37,23 @@ TEST(Config, LeftOutFieldsHaveTheirDefaults) {
   EXPECT_TRUE(config.model.moe->balance.empty());
 }
 
+// From how many pairs on experts are copied: more of small ones.
+TEST(Config, ShadowPairsFollowTheExperts) {
+  const auto pairs = [](const std::string& more, const std::vector<std::string>& sets) {
+    const Config config = parse_after_model(more, sets);
+    EXPECT_EQ(parse_config(resolved_text(config), "r.txtpb").parallel.shadow_pairs,
+              config.parallel.shadow_pairs);
+    return config.parallel.shadow_pairs;
+  };
+  const std::vector<std::string> large = {"model.hidden_size=1024", "model.moe.moe_intermediate_size=512"},
+                                 small = {"model.hidden_size=64", "model.moe.moe_intermediate_size=100"};
+  EXPECT_EQ(pairs("", large), 100);
+  EXPECT_EQ(pairs("", small), 1042);  // 20,000,000 / (3 * 64 * 100), rounded up
+  EXPECT_EQ(pairs("device: CUDA ", large), 0);
+  EXPECT_EQ(pairs("parallel { shadow_pairs: 7 }", large), 7);
+  EXPECT_EQ(pairs("device: CUDA parallel { shadow_pairs: 7 }", large), 7);
+}
+
 TEST(Config, EveryGivenFieldArrives) {
   const Config config = parse_after_model(
       "name: \"a b\" seed: 18446744073709551615 precision: BF16 device: CUDA threads: 3\n"

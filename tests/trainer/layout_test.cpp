@@ -41,6 +41,11 @@ constexpr Variant kVariants[] = {
      "capacity_factor: 1.1 "
      "aux_loss_coeff: 0 "
      "bias_update_rate: 0 } }"},
+    {"ShadowExperts",
+     "parallel { shadow_pairs: 2 } model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }"},
+    {"ShadowExpertsRecomputed",
+     "parallel { shadow_pairs: 2 } model { recompute: true moe { num_experts: 6 capacity_factor: 1.1 "
+     "dense_weight: 0.3 } }"},
     {"TwoSequencesAMicroBatch",
      "train { global_batch_size: 8 micro_batch_size: 2 } model { mask_documents: true }"},
 };
@@ -96,9 +101,34 @@ TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
   EXPECT_LT(overload(2), 0.9 * overload(0));
 }
 
+// The fullest rank computes less, and what is said of the exchange is true of it.
+TEST_F(OneConfig, ShadowsTakeWorkOffAFullRank) {
+  Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
+  const auto total = [&](int64_t shadow_pairs, const char* metric) {
+    config.parallel.shadow_pairs = shadow_pairs;
+    const TemporaryFolder folder;
+    train(config, {2, 2}, folder / "run");
+    std::ifstream lines(folder / "run/metrics.jsonl");
+    double sum = 0;
+    for (std::string line; std::getline(lines, line);)
+      sum += nlohmann::json::parse(line)[metric].get<double>();
+    return sum;
+  };
+  EXPECT_EQ(total(0, "experts_shadowed"), 0);
+  EXPECT_EQ(total(0, "shadow_bytes"), 0);
+  const double shadows = total(2, "experts_shadowed");
+  EXPECT_GT(shadows, 20);
+  // A copy and its gradient: three matrices of a hidden size of 32 by the experts' width, on one rank each.
+  const double matrix =
+      static_cast<double>(config.model.hidden_size * config.model.moe->moe_intermediate_size);
+  EXPECT_EQ(total(2, "shadow_bytes"), shadows * 2 * 3 * matrix * 4 / 2);
+  EXPECT_LT(total(2, "exchange_bytes"), total(0, "exchange_bytes"));
+}
+
 TEST_F(OneConfig, RepeatsBitForBit) {
   EXPECT_EQ(run("", {1, 1}), run("", {1, 1}));
   EXPECT_EQ(run("", {4, 2}), run("", {4, 2}));
+  EXPECT_EQ(run("parallel { shadow_pairs: 2 }", {4, 2}), run("parallel { shadow_pairs: 2 }", {4, 2}));
 }
 
 TEST_F(OneConfig, CapacityDropsPairs) {
@@ -127,6 +157,8 @@ TEST_F(OneConfig, GlobalBalanceDoesNotSeeMicroBatches) {
 
 TEST_F(OneConfig, RecomputeChangesNoBit) {
   EXPECT_EQ(run("model { recompute: true }", {2, 2}), run("", {2, 2}));
+  EXPECT_EQ(run("parallel { shadow_pairs: 2 } model { recompute: true }", {2, 2}),
+            run("parallel { shadow_pairs: 2 }", {2, 2}));
 }
 
 TEST_F(OneConfig, ProgressLinesComeAsOftenAsAsked) {

@@ -21,7 +21,7 @@ class MovedExperts : public InterruptedRun {
 
 constexpr const char* kMoving =
     "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
-    "rebalance_over_steps: 3 } train { sequence_length: 128 } ";
+    "rebalance_over_steps: 3 shadow_pairs: 3 } train { sequence_length: 128 } ";
 
 // Experts stand where they stood, and the loads seen so far count.
 TEST_F(MovedExperts, GoOnBitForBit) {

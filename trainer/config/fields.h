@@ -103,6 +103,7 @@ void each_job_field(Visitor& v, Options& c) {
     in("expert_tensor", o.expert_tensor, positive(1));
     in("timeout_seconds", o.timeout_seconds, above_zero(1e7));
     in("rebalance_over_steps", o.rebalance_over_steps, kCount);
+    in("shadow_pairs", o.shadow_pairs, kCount);
   });
   v.group("train", c.train, [](auto& in, auto& o) {
     in("steps", o.steps, kPositive);

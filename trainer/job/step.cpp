@@ -43,6 +43,7 @@ TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& s
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())),
       one_(Tensor::from<float>({1}, {1}, store.device())) {
   plan_.check();
+  for (MoeLayer* layer : model_.moe_layers()) layer->set_shadow_pairs(config.parallel.shadow_pairs);
 }
 
 StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& next) {
@@ -145,13 +146,15 @@ void TrainStep::agree(StepMetrics& metrics) {
   const std::vector<double> own = sums_.to_vector<double>();  // the first of the step's two waits
   const ExchangeMeter& meter = model_.meter();
   const double exchanging = sum_of(meter.seconds);
-  double totals[6] = {own[0],
+  double totals[8] = {own[0],
                       own[1],
                       stop_asked() ? 1.0 : 0.0,
                       exchanging,
                       static_cast<double>(meter.bytes),
-                      exchanging - seconds_without_waiting(meter.seconds)};
-  mesh_.world.host->all_reduce(totals, 6, DType::kF64);
+                      exchanging - seconds_without_waiting(meter.seconds),
+                      static_cast<double>(meter.shadows),
+                      static_cast<double>(meter.shadow_bytes)};
+  mesh_.world.host->all_reduce(totals, std::size(totals), DType::kF64);
   int64_t peak = peak_memory_bytes(store_.device());
   mesh_.world.host->all_reduce(&peak, 1, DType::kI64, ReduceOp::kMax);
 
@@ -162,6 +165,8 @@ void TrainStep::agree(StepMetrics& metrics) {
   metrics.exchange_seconds = totals[3] / world;
   metrics.exchange_bytes = std::llround(totals[4] / world);
   metrics.exchange_wait_seconds = totals[5] / world;
+  metrics.experts_shadowed = std::llround(totals[6]);
+  metrics.shadow_bytes = std::llround(totals[7] / world);
   metrics.peak_memory_bytes = peak;
   stop_agreed_ = totals[2] > 0;
   if (!std::isfinite(metrics.loss))

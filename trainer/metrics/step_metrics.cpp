@@ -38,6 +38,8 @@ std::string to_json(const StepMetrics& m) {
             {"exchange_seconds", m.exchange_seconds},
             {"exchange_wait_seconds", m.exchange_wait_seconds},
             {"exchange_bytes", m.exchange_bytes},
+            {"experts_shadowed", m.experts_shadowed},
+            {"shadow_bytes", m.shadow_bytes},
             {"experts_moved", m.experts_moved},
             {"gradient_bytes", m.gradient_bytes},
             {"parameter_bytes", m.parameter_bytes},

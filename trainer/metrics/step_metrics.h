@@ -25,6 +25,8 @@ struct StepMetrics {
   double exchange_seconds = 0;       // mean over ranks
   double exchange_wait_seconds = 0;  // the part of it in which a rank waits for the last to come
   int64_t exchange_bytes = 0;        // of a rank's own tokens to other ranks and back, mean over ranks
+  int64_t experts_shadowed = 0;      // copies taken, over all layers, micro-batches and ranks
+  int64_t shadow_bytes = 0;          // of copies and of their gradients, mean over ranks
   int64_t experts_moved = 0;         // to other ranks, after the update
   int64_t gradient_bytes = 0;        // a rank's, handed to the reduction
   int64_t parameter_bytes = 0;       // a rank's, gathered after the update

@@ -65,7 +65,7 @@ class ForwardTask {
         document_(args.document, head),
         tiles_(tiles),
         dim_(head.shape.head_dim),
-        queries_(queries_per_block(head.shape)),
+        queries_(queries_per_block(head.shape, Products::kRows)),
         scale_(head.shape.scale) {}
 
   void run(int64_t first, int64_t last) {

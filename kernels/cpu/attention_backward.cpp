@@ -41,7 +41,7 @@ class BackwardTask {
         document_(args.document, head),
         tiles_(tiles),
         dim_(head.shape.head_dim),
-        queries_(queries_per_block(head.shape)),
+        queries_(queries_per_block(head.shape, Products::kRows)),
         scale_(head.shape.scale) {
     const int64_t seq = head.shape.seq, row = head.shape.row(), rows = head.group() * queries_;
     keys_ = pack_panels<Products>(tiles.keys, args.qkv + head.key(0), row, seq, dim_, true);

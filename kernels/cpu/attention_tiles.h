@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "kernels/attention.h"
 
@@ -18,11 +19,13 @@ namespace switchyard::kernels::attention {
 
 constexpr int64_t kKeys = 256;
 
-// Tokens in a block of queries, so that a tile has about 64 rows: smaller ones are slow products, larger ones
-// waste more work above the diagonal.
-inline int64_t queries_per_block(const AttentionShape& s) {
-  const int64_t group = s.heads / s.kv_heads;
-  return group == 1 ? 64 : group == 2 ? 32 : 16;
+// Tokens in a block of queries, so that a tile has about 64 rows, and these are whole products of `rows`:
+// smaller ones are slow, larger ones waste more work above the diagonal.
+inline int64_t queries_per_block(const AttentionShape& s, int64_t rows) {
+  constexpr int64_t kTileRows = 64;
+  const int64_t group = s.heads / s.kv_heads, fewest = rows / std::gcd(rows, group);
+  const int64_t products = (kTileRows + group * fewest / 2) / (group * fewest);
+  return fewest * std::max<int64_t>(products, 1);
 }
 
 // One sequence and one key/value head: where its rows lie in the packed buffers.

@@ -72,9 +72,9 @@ Vars record(const char* name, Tensors ys, Vars inputs, MultiBackward backward);
 // (ones if undefined).
 void backward(const Var& root, Tensor seed = {});
 
-// Where a closure writes the gradient of `input`, which it has to do: a leaf's own gradient, with accumulate =
-// true unless that is new or forgotten; else fresh memory of the right dtype. With `zeroed` it may add in any
-// case.
+// Where a closure writes the gradient of `input`, which it has to do: a leaf's own gradient, with accumulate
+// = true unless that is new or forgotten; else fresh memory of the right dtype. With `zeroed` it may add in
+// any case.
 struct GradTarget {
   Tensor tensor;
   bool accumulate;

@@ -30,8 +30,8 @@ struct ParallelOptions {
   int64_t expert_tensor = 1;         // no expert is cut
   double timeout_seconds = 300;      // the deadline of every wait
   int64_t rebalance_over_steps = 4;  // whose loads say which experts should change ranks; 0: none ever does
-  // From how many pairs on that it spares the fullest rank an expert is copied for a micro-batch; 0: none is. The
-  // default depends on the experts' size; with CUDA, where copies were not measured, it is 0.
+  // From how many pairs on that it spares the fullest rank an expert is copied for a micro-batch; 0: none is.
+  // The default depends on the experts' size; with CUDA, where copies were not measured, it is 0.
   int64_t shadow_pairs = 0;
 };
 

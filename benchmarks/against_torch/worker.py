@@ -16,7 +16,7 @@ BUILD = pathlib.Path(os.environ.get("SWITCHYARD_BUILD", ROOT / "build/release"))
 
 
 def command(system, cell, folder, pipes):
-    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-still (experts never change ranks), eager or compiled."""
+    """`system`: switchyard (the cell's ranks), switchyard-1 (one rank), switchyard-still (experts stay, without copies), eager or compiled."""
     if system in ("eager", "compiled"):
         return [sys.executable, str(HERE / "torch_steps.py"), cell["model"], cell["precision"], str(cell["threads"]), system,
                 str(folder), cell["routing"], str(cell["ranks"])]
@@ -25,7 +25,7 @@ def command(system, cell, folder, pipes):
     if cell["routing"] == "skewed":
         line.insert(1, "--skewed")
     if system == "switchyard-still":
-        line.append("parallel.rebalance_over_steps=0")
+        line += ["parallel.rebalance_over_steps=0", "parallel.shadow_pairs=0"]
     if ranks == 1:
         return line
     return ["bash", "-c", f'source {ROOT}/scripts/env.sh; exec mpirun -n {ranks} "$@"', "steps", *line, "--requests", str(pipes)]

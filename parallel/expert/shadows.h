@@ -1,8 +1,8 @@
 // Shadow experts: where an expert's rank is fuller than another of its ep group, the other takes a copy of the
-// expert's weights for one micro-batch and computes its own tokens' pairs with it, which then need not travel.
-// The copy's gradient goes back and is added where the expert stands, so nothing changes but who computes (the
-// dynamic shadowing of He et al., FasterMoE, PPoPP 2022; here to single ranks). It evens out loads that turn
-// from step to step, which no placement (parallel/expert/rebalance.h) can.
+// expert's weights for one micro-batch and computes its own tokens' pairs with it, which then need not
+// travel. The copy's gradient goes back and is added where the expert stands, so nothing changes but who
+// computes (the dynamic shadowing of He et al., FasterMoE, PPoPP 2022; here to single ranks). It evens out
+// loads that turn from step to step, which no placement (parallel/expert/rebalance.h) can.
 #pragma once
 
 #include <memory>
@@ -26,8 +26,8 @@ using Shadows = std::vector<Shadow>;  // by host, then by slot
 // How many copies a rank takes at most in a layer: a quarter of what it holds, and at least one.
 int64_t most_shadows(int64_t local_experts);
 
-// counts [ranks, experts]: the pairs of each rank's tokens with each expert. One copy after another for the rank
-// that is the fullest by then, as long as that spares it `min_pairs`. The same on every rank.
+// counts [ranks, experts]: the pairs of each rank's tokens with each expert. One copy after another for the
+// rank that is the fullest by then, as long as that spares it `min_pairs`. The same on every rank.
 Shadows choose_shadows(const Slots& slots, const std::vector<int64_t>& counts, int ranks, int64_t min_pairs);
 
 // The copies of one layer and micro-batch, as one rank sees them.
@@ -41,8 +41,8 @@ class Lending {
   const std::vector<int64_t>& borrowed() const { return borrowed_; }  // slots whose copies are here, in order
 
   // Appends this rank's copies [borrowed, ...] to each of `weights` (which begin with the rank's own [local,
-  // ...]), and returns `rows`: once their gradient has come back, so has that of the copies. The weights in the
-  // order in which the backward pass is done with them. All ranks of the ep group.
+  // ...]), and returns `rows`: once their gradient has come back, so has that of the copies. The weights in
+  // the order in which the backward pass is done with them. All ranks of the ep group.
   Var lend(const Var& rows, const std::vector<Vars*>& weights) const;
 
  private:

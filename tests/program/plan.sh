@@ -30,7 +30,7 @@ C
 last() { grep -o "\"$1\":[0-9]*" "$2" | tail -1 | cut -d: -f2; }
 
 # compare RANKS EXCHANGE CONFIG OPTION...: EXCHANGE is "near", or "bound" where drops make it less, or "any" where ranks with
-# unlike numbers of experts exchange unlike amounts. Experts stay: which of
+# unlike numbers of experts exchange unlike amounts, or copies of experts keep rows at home. Experts stay: which of
 # them share a rank changes, by some hundredths, how many tokens have to leave it, and the plan knows no loads.
 compare() {
   local ranks=$1 exchange=$2 start=()
@@ -70,6 +70,7 @@ compare 2 near mixture --set parallel.expert=2 --set precision=BF16 --set train.
 compare 2 bound mixture --set parallel.expert=2 --set model.moe.capacity_factor=1
 compare 2 near mixture --set parallel.expert=2 --set model.recompute=true --set train.micro_batch_size=4
 compare 2 any mixture --set parallel.expert=2 --set model.moe.num_experts=3
+compare 2 any mixture --set parallel.expert=2 --set parallel.shadow_pairs=16 --set model.hidden_size=192 --set model.moe.moe_intermediate_size=384
 compare 4 near mixture --set parallel.expert=4
 compare 4 near mixture --set parallel.expert=2 --set model.moe.num_experts=6
 exit $((failures > 0))

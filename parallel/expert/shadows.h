@@ -1,5 +1,5 @@
-// Shadow experts: where an expert's rank is fuller than another of its ep group, the other takes a copy of the
-// expert's weights for one micro-batch and computes its own tokens' pairs with it, which then need not
+// Shadow experts: where an expert's rank is fuller than another of its ep group, the other takes a copy of
+// the expert's weights for one micro-batch and computes its own tokens' pairs with it, which then need not
 // travel. The copy's gradient goes back and is added where the expert stands, so nothing changes but who
 // computes (the dynamic shadowing of He et al., FasterMoE, PPoPP 2022; here to single ranks). It evens out
 // loads that turn from step to step, which no placement (parallel/expert/rebalance.h) can.

@@ -11,7 +11,7 @@ struct ExchangeMeter {
   std::vector<double> seconds;  // of each exchange, waiting included; as many on every ep rank
   int64_t bytes = 0;            // to other ranks, for this rank's own tokens, and of what comes back
   int64_t shadows = 0;          // copies of experts that were here (parallel/expert/shadows.h)
-  int64_t shadow_bytes = 0;     // of copies that were sent from here, and of gradients of copies
+  int64_t shadow_bytes = 0;     // of these copies and their gradients
 };
 
 // Notes the time from its construction to its end.

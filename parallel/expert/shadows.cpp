@@ -123,7 +123,6 @@ Tensor Lending::leaving(const Tensor& own) const {
 Tensor Lending::move(const Tensor& rows, const Counts& send, const Counts& recv) const {
   const ExchangeTimer timer(*meter_);
   const CommLabel scope(label_ + " shadows");
-  meter_->shadow_bytes += rows.bytes();
   return exchange_rows(rows, send, recv, group_);
 }
 
@@ -132,6 +131,7 @@ Tensor Lending::give_back(const Var& own, const Var& copies) const {
   const Tensor mine = borrowed_.empty()
                           ? Tensor::empty(copies.shape(), acc_of(copies.dtype()), copies.device())
                           : copies.grad();
+  meter_->shadow_bytes += mine.bytes();
   const Tensor theirs = move(mine, recv_, send_);
   const Tensor sum = grad_target(own, true).tensor;
   for (size_t i = 0; i < lent_.size(); ++i) {
@@ -151,6 +151,7 @@ Var Lending::lend(const Var& rows, const std::vector<Vars*>& weights) const {
     const Var own = w->at(0);
     inputs.push_back(own);
     copies.emplace_back(move(leaving(own.value()), send_, recv_), needs_grad({own}));
+    meter_->shadow_bytes += copies.back().value().bytes();
     if (!borrowed_.empty()) w->push_back(copies.back());
   }
   return record("lend", rows.value(), inputs, [self = *this, inputs, copies](const Tensor& dy) {

@@ -51,6 +51,7 @@ compare() {
   local planned used sent counted verdict=ok
   planned=$(last total plan) used=$(last peak_memory_bytes run/metrics.jsonl)
   sent=$(last exchange plan) counted=$(last exchange_bytes run/metrics.jsonl)
+  [ "$(last shadows plan)" -ge "$(last shadow_bytes run/metrics.jsonl)" ] || verdict=FAILED
   [ $((planned * 100)) -ge $((used * 85)) ] && [ $((planned * 100)) -le $((used * 115)) ] || verdict=FAILED
   case $exchange in
     near) [ $((sent * 100)) -ge $((counted * 95)) ] && [ $((sent * 100)) -le $((counted * 105)) ] || verdict=FAILED ;;

@@ -80,6 +80,7 @@ Plan make_plan(Config config, int64_t world) {
       0, memory_stats(Device::kMeta).peak_held - plan.weights - plan.gradients - plan.optimizer);
   if (device == Device::kCpu) plan.program += std::min(kMostCopies, plan.activations / 16);
   plan.exchange = model.meter().bytes / planned * micro_batches;
+  plan.shadows = model.meter().shadow_bytes / planned * micro_batches;
   plan.gradient_reduction = metrics.gradient_bytes;
   plan.parameter_gathering = metrics.parameter_bytes;
   return plan;
@@ -116,6 +117,7 @@ std::string to_json(const Plan& p) {
         {"total", p.memory()}}},
       {"traffic_bytes_per_step",
        {{"exchange", p.exchange},
+        {"shadows", p.shadows},
         {"gradients", p.gradient_reduction},
         {"parameters", p.parameter_gathering}}}}
       .dump();
@@ -135,9 +137,12 @@ std::string to_text(const Plan& p) {
                                                    {"optimizer", p.optimizer}, {"activations", p.activations},
                                                    {"program", p.program},     {"total", p.memory()}};
   for (const auto& [name, bytes] : kinds) text += fmt::format("  {:<12}{}\n", name, mib(bytes));
-  text += fmt::format("\ntraffic of a rank in a step\n  {:<12}{}\n  {:<12}{}\n  {:<12}{}\n", "exchange",
-                      mib(p.exchange), "gradients", mib(p.gradient_reduction), "parameters",
-                      mib(p.parameter_gathering));
+  text += "\ntraffic of a rank in a step\n";
+  const std::pair<const char*, int64_t> traffic[] = {{"exchange", p.exchange},
+                                                     {"shadows", p.shadows},
+                                                     {"gradients", p.gradient_reduction},
+                                                     {"parameters", p.parameter_gathering}};
+  for (const auto& [name, bytes] : traffic) text += fmt::format("  {:<12}{}\n", name, mib(bytes));
   return text;
 }
 

@@ -87,13 +87,20 @@ Var Dispatcher::exchange(const Var& x, const Counts& send, const Counts& recv, i
       [=, self = *this](const Tensor& dy) -> Tensors { return {self.move(dy, recv, send, own_rows)}; });
 }
 
+// Before the host waits for the device.
+void Dispatcher::meet() const {
+  const ExchangeTimer timer(*meter_);
+  const CommLabel scope(label_ + " counts");
+  ep_.meet();
+}
+
 // The counts of all ranks' tokens decide, so that all ranks decide alike.
 Lending Dispatcher::choose_shadows(const Tensor& expert, const SortedPairs& pairs) const {
   if (shadow_pairs_ == 0) return {};
   const int ranks = ep_.size();
   meter_->bytes += 2 * (ranks - 1) * experts_ * static_cast<int64_t>(sizeof(int64_t));
   if (expert.device() == Device::kMeta) return {assume_shadows(expert), experts_, ep_, meter_, label_};
-  ep_.meet();
+  meet();
   const auto own = pairs.counts.to_vector<int64_t>();
   std::vector<int64_t> all(ranks * experts_);
   {
@@ -121,11 +128,7 @@ int64_t Dispatcher::exchange_counts(const Tensor& expert, const SortedPairs& pai
   meter_->bytes += 2 * (ranks - 1) * static_cast<int64_t>(sizeof(int64_t));
   if (expert.device() == Device::kMeta) return assume_counts(expert, d);
   const Tensor device_totals = totals_of_ranks(d.by_rank, pairs, where);
-  {
-    const ExchangeTimer timer(*meter_);
-    const CommLabel scope(label_ + " counts");
-    ep_.meet();
-  }
+  meet();
   const auto totals = device_totals.to_vector<int64_t>();
   struct Total {
     int64_t rows, pairs;

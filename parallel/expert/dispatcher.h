@@ -65,6 +65,7 @@ class Dispatcher {
   int64_t exchange_counts(const Tensor& expert, const SortedPairs& pairs, const ExpertHomes& where,
                           Dispatched& d) const;
   int64_t assume_counts(const Tensor& expert, Dispatched& d) const;
+  void meet() const;
   Tensor move(const Tensor& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
   Var exchange(const Var& x, const Counts& send, const Counts& recv, int64_t own_rows) const;
   int64_t to_others(const Counts& send) const;

@@ -36,7 +36,7 @@ struct Arguments {
   std::vector<std::string> precisions{"FP32", "BF16"}, loads{"balanced", "zipf", "hot"};
   int64_t tokens = 2048;
   int repeats = 5;
-  int64_t shadow_pairs = 100;  // a job's default
+  int64_t shadow_pairs = 100;  // a job's default for experts of this size
   std::string json;
 };
 

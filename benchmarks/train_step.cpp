@@ -27,6 +27,7 @@
 #include "core/random.h"
 #include "parallel/comm/make.h"
 #include "parallel/data/shares.h"
+#include "parallel/expert/shadows.h"
 #include "trainer/job/step.h"
 
 namespace switchyard::bench {
@@ -63,7 +64,9 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
     if (a.experts > 0) c.model.moe->num_experts = a.experts;
     c.model.moe->force_balance = routing == "balanced";
     c.model.moe->expert_bias = routing == "skewed";
-    if (c.device == Device::kCpu) c.parallel.shadow_pairs = 100;  // a job's default
+    if (c.device == Device::kCpu)
+      c.parallel.shadow_pairs =
+          shadow_pairs_that_pay(c.model.hidden_size, c.model.moe->moe_intermediate_size);
   }
   return c;
 }

@@ -26,6 +26,10 @@ using Shadows = std::vector<Shadow>;  // by host, then by slot
 // How many copies a rank takes at most in a layer: a quarter of what it holds, and at least one.
 int64_t most_shadows(int64_t local_experts);
 
+// From how many pairs on that it spares the fullest rank a copy pays, of an expert of three [hidden,
+// intermediate] matrices on a CPU.
+int64_t shadow_pairs_that_pay(int64_t hidden, int64_t intermediate);
+
 // counts [ranks, experts]: the pairs of each rank's tokens with each expert. One copy after another for the
 // rank that is the fullest by then, as long as that spares it `min_pairs`. The same on every rank.
 Shadows choose_shadows(const Slots& slots, const std::vector<int64_t>& counts, int ranks, int64_t min_pairs);

@@ -31,7 +31,10 @@ TEST_P(MpiLayout, TrainsAsOneRankDoes) {
   for (const int expert : {1, world->size()}) {
     const std::string run = folder + "run" + std::to_string(expert);
     train_on(config, world, expert, run, false);
-    if (world->rank() == 0) expect_same_training(read_steps(run), read_steps(folder + "alone"), 1e-5);
+    if (world->rank() > 0) continue;
+    expect_same_training(read_steps(run), read_steps(folder + "alone"), 1e-5);
+    const bool shadows = config.parallel.shadow_pairs == 2 && expert > 1;
+    EXPECT_EQ(sum_of_metric(run, "experts_shadowed") > 0, shadows);
   }
   world->barrier();  // before rank 0's folder goes
 }

@@ -60,6 +60,13 @@ Steps read_steps(const std::string& run_dir) {
   return steps;
 }
 
+double sum_of_metric(const std::string& run_dir, const std::string& metric) {
+  double sum = 0;
+  std::ifstream in(run_dir + "/metrics.jsonl");
+  for (std::string line; std::getline(in, line);) sum += nlohmann::json::parse(line).at(metric).get<double>();
+  return sum;
+}
+
 void write_training_tokens(const std::string& prefix) {
   std::mt19937 random(7);
   TokenFileWriter writer(prefix, token_type_for(kVocabulary));

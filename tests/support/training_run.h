@@ -25,6 +25,7 @@ struct StepLine {
 using Steps = std::vector<StepLine>;
 std::ostream& operator<<(std::ostream& out, const StepLine& line);
 Steps read_steps(const std::string& run_dir);
+double sum_of_metric(const std::string& run_dir, const std::string& metric);  // over the run's steps
 
 // PREFIX.bin and .idx: 16 documents of random tokens below 61, low ones more often. No runs of one token at a
 // sequence's start: their hidden states would be equal but for rounding, and rounding would choose which of

@@ -59,6 +59,10 @@ class OneConfig : public testing::Test {
   Steps run(const Config& config, Layout layout) {
     return train(config, layout, folder_ / ("run" + std::to_string(++runs_)));
   }
+  // Of the last run, over its steps.
+  double total(const char* metric) {
+    return sum_of_metric(folder_ / ("run" + std::to_string(runs_)), metric);
+  }
   Steps run(const std::string& changes, Layout layout) { return run(small(changes), layout); }
 
  private:
@@ -75,6 +79,8 @@ TEST_P(LayoutTest, GivesTheTrainingOfOneRank) {
   for (const Layout& layout : kLayouts) {
     SCOPED_TRACE(to_string(layout));
     expect_same_training(run(GetParam().changes, layout), alone, 1e-5);
+    const bool shadows = std::string_view(GetParam().name).starts_with("Shadow") && layout.expert > 1;
+    EXPECT_EQ(total("experts_shadowed") > 0, shadows);
   }
 }
 
@@ -104,31 +110,25 @@ TEST_F(OneConfig, ExpertsMoveOffAFullRank) {
 // The fullest rank computes less, and what is said of the exchange is true of it.
 TEST_F(OneConfig, ShadowsTakeWorkOffAFullRank) {
   Config config = small("model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }");
-  const auto total = [&](int64_t shadow_pairs, const char* metric) {
-    config.parallel.shadow_pairs = shadow_pairs;
-    const TemporaryFolder folder;
-    train(config, {2, 2}, folder / "run");
-    std::ifstream lines(folder / "run/metrics.jsonl");
-    double sum = 0;
-    for (std::string line; std::getline(lines, line);)
-      sum += nlohmann::json::parse(line)[metric].get<double>();
-    return sum;
-  };
-  EXPECT_EQ(total(0, "experts_shadowed"), 0);
-  EXPECT_EQ(total(0, "shadow_bytes"), 0);
-  const double shadows = total(2, "experts_shadowed");
+  run(config, {2, 2});
+  EXPECT_EQ(total("shadow_bytes"), 0);
+  const double without = total("exchange_bytes");
+  config.parallel.shadow_pairs = 2;
+  run(config, {2, 2});
+  const double shadows = total("experts_shadowed");
   EXPECT_GT(shadows, 20);
   // A copy and its gradient: three matrices of a hidden size of 32 by the experts' width, on one rank each.
   const double matrix =
       static_cast<double>(config.model.hidden_size * config.model.moe->moe_intermediate_size);
-  EXPECT_EQ(total(2, "shadow_bytes"), shadows * 2 * 3 * matrix * 4 / 2);
-  EXPECT_LT(total(2, "exchange_bytes"), total(0, "exchange_bytes"));
+  EXPECT_EQ(total("shadow_bytes"), shadows * 2 * 3 * matrix * 4 / 2);
+  EXPECT_LT(total("exchange_bytes"), without);
 }
 
 TEST_F(OneConfig, RepeatsBitForBit) {
   EXPECT_EQ(run("", {1, 1}), run("", {1, 1}));
   EXPECT_EQ(run("", {4, 2}), run("", {4, 2}));
   EXPECT_EQ(run("parallel { shadow_pairs: 2 }", {4, 2}), run("parallel { shadow_pairs: 2 }", {4, 2}));
+  EXPECT_GT(total("experts_shadowed"), 0);
 }
 
 TEST_F(OneConfig, CapacityDropsPairs) {
@@ -157,8 +157,11 @@ TEST_F(OneConfig, GlobalBalanceDoesNotSeeMicroBatches) {
 
 TEST_F(OneConfig, RecomputeChangesNoBit) {
   EXPECT_EQ(run("model { recompute: true }", {2, 2}), run("", {2, 2}));
-  EXPECT_EQ(run("parallel { shadow_pairs: 2 } model { recompute: true }", {2, 2}),
-            run("parallel { shadow_pairs: 2 }", {2, 2}));
+  const Steps again = run("parallel { shadow_pairs: 2 } model { recompute: true }", {2, 2});
+  const double shadows = total("experts_shadowed");
+  EXPECT_GT(shadows, 0);
+  EXPECT_EQ(again, run("parallel { shadow_pairs: 2 }", {2, 2}));
+  EXPECT_EQ(total("experts_shadowed"), shadows);
 }
 
 TEST_F(OneConfig, ProgressLinesComeAsOftenAsAsked) {

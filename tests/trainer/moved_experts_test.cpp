@@ -28,6 +28,7 @@ TEST_F(MovedExperts, GoOnBitForBit) {
   for (const char* precision : {"precision: FP32 ", "precision: BF16 "}) {
     const std::string name = precision, changes = precision + std::string(kMoving);
     const Steps straight = run("straight" + name, {4, 2}, 14, changes);
+    EXPECT_GT(sum_of_metric(folder_ / ("straight" + name), "experts_shadowed"), 0);
     run("halted" + name, {4, 2}, 7, changes);
     EXPECT_TRUE(any_moved("halted" + name, 7));
     EXPECT_EQ(run("halted" + name, {4, 2}, 14, changes), straight);

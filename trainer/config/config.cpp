@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <utility>
 
 #include "configs/schema/experiment.pb.h"
+#include "parallel/expert/shadows.h"
 #include "trainer/config/conflicts.h"
 #include "trainer/config/overrides.h"
 #include "trainer/config/source.h"
@@ -60,16 +60,12 @@ void derive_model(ModelOptions& model, const config::Model& given) {
   if (model.moe) derive_moe(*model.moe, given.moe());
 }
 
-// A copy of an expert takes as long as 100 of its pairs on a core that multiplies at 100 GF/s and whose ranks
-// read each other's memory at 5 GB/s: 12 bytes a parameter travel or are added up, a pair is 6 operations a
-// parameter. And what it spares has to be more than the messages of small experts are: 20 million
-// multiply-adds, 0.2 ms forward and twice that backward.
-int64_t derived_shadow_pairs(const Config& config) {
-  constexpr double kPairs = 100, kMultiplyAdds = 20e6;
-  if (config.device == Device::kCuda || !config.model.moe) return 0;
-  const double parameters = 3.0 * static_cast<double>(config.model.hidden_size) *
-                            static_cast<double>(config.model.moe->moe_intermediate_size);
-  return static_cast<int64_t>(std::max(kPairs, std::ceil(kMultiplyAdds / parameters)));
+// With CUDA copies were not measured.
+void derive_shadow_pairs(Config& config) {
+  if (config.given->parallel().has_shadow_pairs() || config.device == Device::kCuda || !config.model.moe)
+    return;
+  config.parallel.shadow_pairs =
+      shadow_pairs_that_pay(config.model.hidden_size, config.model.moe->moe_intermediate_size);
 }
 
 std::string read_file(const std::string& path) {
@@ -107,7 +103,7 @@ Config combine(Sources sources, const Experiment& merged, const std::string& whe
     if (const auto conflict = config::find_layout_conflict(config)) fail_conflict(*conflict, sources, where);
   }
   if (const auto conflict = config::find_conflict(config)) fail_conflict(*conflict, sources, where);
-  if (!merged.parallel().has_shadow_pairs()) config.parallel.shadow_pairs = derived_shadow_pairs(config);
+  derive_shadow_pairs(config);
   return config;
 }
 
@@ -167,8 +163,7 @@ void adopt_model(Config& config, const ModelOptions& checkpoint) {
   if (const auto conflict = config::find_dead_router(config.model)) fail(Fault::kUsage, conflict->message);
   if (const auto conflict = config::find_layout_conflict(config)) fail(Fault::kUsage, conflict->message);
   if (const auto conflict = config::find_conflict(config)) fail(Fault::kUsage, conflict->message);
-  if (!config.given->parallel().has_shadow_pairs())
-    config.parallel.shadow_pairs = derived_shadow_pairs(config);
+  derive_shadow_pairs(config);
 }
 
 void check_world(const Config& config, int64_t world) {

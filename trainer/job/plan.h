@@ -19,8 +19,8 @@ struct Plan {
   int64_t program = 0;  // the process itself: code, libraries, data it maps (CPU)
   int64_t memory() const { return weights + gradients + optimizer + activations + program; }
   // Bytes of a rank in a step. Exchange: to and from other ranks, if every token draws its experts evenly; with
-  // a capacity an upper bound. Shadows: copies of experts and their gradients, at most. Gradients and parameters: the whole runs that are summed and gathered, of which
-  // (N-1)/N leave one of N ranks.
+  // a capacity an upper bound. Shadows: copies of experts and their gradients, at most. Gradients and
+  // parameters: the whole runs that are summed and gathered, of which (N-1)/N leave one of N ranks.
   int64_t exchange = 0, shadows = 0, gradient_reduction = 0, parameter_gathering = 0;
   int64_t tokens_per_step = 0;
 };

@@ -1,9 +1,6 @@
 // Five steps of a tiny MoE with every kernel of the CUDA backend emulated, against the CPU backend.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <nlohmann/json.hpp>
-
 #include "core/device/stream.h"
 #include "tests/support/training_run.h"
 #include "tests/trainer/temporary_folder.h"
@@ -46,15 +43,6 @@ class EmulatedTraining : public testing::Test {
               run("plain", Device::kCuda, layout, changes));
   }
 
-  // Of the run on the device, over its steps.
-  int64_t total(const char* metric) {
-    std::ifstream lines(path("cuda/metrics.jsonl"));
-    int64_t sum = 0;
-    for (std::string line; std::getline(lines, line);)
-      sum += nlohmann::json::parse(line).at(metric).get<int64_t>();
-    return sum;
-  }
-
   int64_t steps_ = kSteps;
 
  private:
@@ -79,14 +67,14 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWhereExpertsMoveBetweenRanks) {
       "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } "
       "train { global_batch_size: 16 sequence_length: 32 }",
       {2, 2});
-  EXPECT_GT(total("experts_moved"), 0);
+  EXPECT_GT(sum_of_metric(path("cuda"), "experts_moved"), 0);
 }
 
 TEST_F(EmulatedTraining, LossesAreTheCpusWithShadowExperts) {
   expect_same_as_cpu(
       "parallel { shadow_pairs: 2 } model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } }",
       {2, 2});
-  EXPECT_GT(total("experts_shadowed"), 0);
+  EXPECT_GT(sum_of_metric(path("cuda"), "experts_shadowed"), 0);
 }
 
 // Three micro-batches a step: the first and the others have recordings of their own. In between the model

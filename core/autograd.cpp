@@ -219,6 +219,7 @@ void Var::set_value(Tensor value) const {
 
 bool Var::requires_grad() const { return state_ && state_->requires_grad; }
 bool Var::is_leaf() const { return state_ && state_->node == nullptr; }
+bool Var::is_only_use() const { return state_.use_count() == 1 && !state_->value.is_shared(); }
 
 const Tensor& Var::grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");

@@ -35,6 +35,8 @@ class Var {
 
   bool requires_grad() const;
   bool is_leaf() const;
+  // Whether nobody else can read the value: an op that was given the variable by std::move may write into it.
+  bool is_only_use() const;
 
   // Leaves only. The accumulated gradient in Acc; undefined before the first backward() unless set. A preset
   // gradient (zeros, a slice of a segment) is added to in place.

@@ -20,11 +20,12 @@ Var linear(const Var& x, const Var& w, const Var& bias = {});  // [rows, in] x [
 Var mixed_linear(const Var& x, const Var& w);
 
 // Ragged groups of rows: offsets[g] .. offsets[g+1] belong to group g (I64 [groups + 1], on x's device).
-// `host` is the same on the host, where it is known.
+// `host` is the same on the host, where it is known. By default: one group of all rows.
 struct RowGroups {
   Tensor offsets;
   std::shared_ptr<const std::vector<int64_t>> host;
-  int64_t groups() const { return offsets.numel() - 1; }
+  bool is_all_rows() const { return !offsets.defined(); }
+  int64_t groups() const { return is_all_rows() ? 1 : offsets.numel() - 1; }
   RowGroups part(int64_t begin, int64_t count) const;
 };
 // ws: stacks of matrices [.., out, in], one matrix for each group, one stack after the other.
@@ -38,6 +39,9 @@ struct SumAndNorm {
 };
 SumAndNorm add_rms_norm(const Var& x, const Var& delta, const Var& w, double eps);
 Var swiglu(const Var& x);  // [rows, 2 n] -> [rows, n]
+// swiglu(linear(x, w)) and swiglu(grouped_linear(x, ws, groups)): one pass where a GPU has a kernel for it.
+Var linear_swiglu(const Var& x, const Var& w);
+Var grouped_linear_swiglu(const Var& x, const Vars& ws, const RowGroups& groups);
 
 struct RopeTable {
   Tensor cos, sin;  // [seq, rotary_dim / 2] in Acc
@@ -45,8 +49,8 @@ struct RopeTable {
 };
 RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType dtype, Device device);
 // Packed projections [tokens, (heads + 2 kv_heads) head_dim]: per-head RMSNorm of queries and keys (weights
-// undefined: none), then rotation.
-Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
+// undefined: none), then rotation; in place where there is no norm and qkv is given away by std::move.
+Var norm_rope(Var qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
               const kernels::AttentionShape& shape, double eps);
 // Causal attention over packed rows -> [tokens, heads head_dim]. documents: I32 [tokens] or undefined.
 Var attention(const Var& qkv, const kernels::AttentionShape& shape, const Tensor& documents = {});

@@ -76,6 +76,8 @@ class Tensor {
   // Host values; the tensor may be on any device. For tests, metrics and checkpoints.
   template <class T>
   std::vector<T> to_vector() const;
+  // Whether other tensors live in the same storage.
+  bool is_shared() const { return storage_.use_count() > 1; }
   bool same_memory(const Tensor& other) const { return defined() && other.defined() && raw() == other.raw(); }
 
  private:

@@ -4,9 +4,11 @@
 #include "benchmarks/cuda_matmul/check.h"
 #include "benchmarks/cuda_matmul/report.h"
 #include "kernels/cuda/handles.h"
+#include "kernels/gate_up.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/half_logits.h"
 #include "kernels/matmul.h"
+#include "kernels/swiglu.h"
 
 namespace switchyard::bench {
 
@@ -153,6 +155,52 @@ int check_half_logits(Cuda exec, Size s, std::mt19937& generator) {
   return report(concat("half logits ", s.m, "x", s.n, "x", s.k), relative_error(out, reference), 5e-4, true);
 }
 
+// Products of a linear layer that is large enough for the grouped kernel, against cuBLAS.
+int check_linear(Cuda exec, Size s, bool transpose_w, std::mt19937& generator) {
+  DeviceArray<BF16> x(random_vector<BF16>(s.m * s.k, generator)),
+      w(random_vector<BF16>(s.n * s.k, generator));
+  std::vector<BF16> out[3];  // by cuBLAS, then twice by ours
+  const bool allow_wgmma = exec.handles->allow_wgmma;
+  for (int i = 0; i < 3; ++i) {
+    exec.handles->allow_wgmma = i > 0;
+    DeviceArray<BF16> y(s.m * s.n);
+    kernels::run(exec,
+                 kernels::Matmul<BF16>{y.data(), x.data(), w.data(), s.m, s.n, s.k, false, transpose_w});
+    out[i] = y.host();
+  }
+  exec.handles->allow_wgmma = allow_wgmma;
+  std::vector<double> reference;
+  for (const BF16 y : out[0]) reference.push_back(to_double(y));
+  return report(concat("linear ", s.m, "x", s.n, "x", s.k, transpose_w ? " forward" : " data"),
+                relative_error(out[1], reference), tolerance<BF16, BF16>(), same_bits(out[1], out[2]));
+}
+
+// The product that ends in SwiGLU, against product and SwiGLU one after the other: the same bits.
+int check_gate_up(Cuda exec, const Groups& g, int64_t n, int64_t k, std::mt19937& generator) {
+  DeviceArray<BF16> x(random_vector<BF16>(g.rows * k, generator)),
+      w(random_vector<BF16>(g.count() * 2 * n * k, generator));
+  DeviceArray<int64_t> device_offsets(g.offsets);
+  const int64_t* offsets = g.count() == 1 ? nullptr : device_offsets.data();
+  std::vector<BF16> gate_up[2], y[2];
+  for (const bool fused : {false, true}) {
+    DeviceArray<BF16> h(g.rows * 2 * n), s(g.rows * n);
+    if (!fused) {
+      run(exec, kernels::GroupedMatmul<BF16>{h.data(), x.data(), w.data(), device_offsets.data(), g.count(),
+                                             g.rows, 2 * n, k, true});
+      run(exec, kernels::SwigluForward<BF16>{s.data(), h.data(), g.rows, n});
+    } else if (!run_fused(exec, kernels::GateUp{s.data(), h.data(), x.data(), w.data(), offsets, g.count(),
+                                                g.rows, n, k})) {
+      std::printf("     no product with SwiGLU here\n");
+      return 0;
+    }
+    gate_up[fused] = h.host();
+    y[fused] = s.host();
+    poison_outside(y[fused], g, n);  // SwiGLU alone takes all rows
+  }
+  return report(concat("product with SwiGLU ", g.name, " n ", n, " k ", k), 0, 1e-9,
+                same_bits(gate_up[0], gate_up[1]) && same_bits(y[0], y[1]));
+}
+
 template <class T, class C>
 int check_matmuls(Cuda exec, std::mt19937& generator) {
   int failures = 0;
@@ -198,6 +246,14 @@ int check_products(Cuda exec, unsigned seed) {
       failures += check_half_logits(exec, s, generator);
   }
   exec.handles->allow_wgmma = allow_wgmma;
+  for (const bool transpose_w : {true, false}) {
+    failures += check_linear(exec, {5000, 2600, 136}, transpose_w, generator);
+    failures += check_linear(exec, {16384, 1032, 520}, transpose_w, generator);
+  }
+  for (const Groups& g :
+       {make_groups("whole", {5200}, 0, 0), make_groups("ragged", {1300, 0, 1, 700, 3000, 129, 63}, 3, 20)}) {
+    for (const int64_t k : {64, 200, 600}) failures += check_gate_up(exec, g, 1288, k, generator);
+  }
   failures += check_grouped<float>(exec, generator);
   return failures + check_grouped<double>(exec, generator);
 }

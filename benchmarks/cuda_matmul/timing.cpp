@@ -12,9 +12,11 @@
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/cuda/handles.h"
+#include "kernels/gate_up.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/half_logits.h"
 #include "kernels/matmul.h"
+#include "kernels/swiglu.h"
 
 namespace switchyard::bench {
 
@@ -200,6 +202,52 @@ void time_grouped(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t
              [&] { grouped.run(exec.handles->cublas); });
 }
 
+// Linear layers: by cuBLAS and by the kernel of the grouped products.
+void time_linear(Bench& bench, int64_t rows, int64_t n, int64_t k) {
+  RandomArray x(rows * k), w(n * k), dy(rows * n);
+  DeviceArray<BF16> y(rows * n), dx(rows * k);
+  DeviceArray<float> dw(n * k);
+  const Cuda exec = bench.exec;
+  const double flops = 2.0 * rows * n * k;
+  const std::string name = concat("linear ", rows, " x ", k, " -> ", n);
+  const bool allow_wgmma = exec.handles->allow_wgmma;
+  for (const bool wgmma : {false, true}) {
+    exec.handles->allow_wgmma = wgmma;
+    const std::string by = wgmma ? ": wgmma " : ": cuBLAS ";
+    bench.line(name + by + "forward", flops, [&] {
+      run(exec, kernels::Matmul<BF16>{y.data(), x.data(), w.data(), rows, n, k, false, true});
+    });
+    bench.line(name + by + "data", flops, [&] {
+      run(exec, kernels::Matmul<BF16>{dx.data(), dy.data(), w.data(), rows, k, n});
+    });
+  }
+  exec.handles->allow_wgmma = allow_wgmma;
+  bench.line(name + ": cuBLAS weight +=", flops, [&] {
+    run(exec, kernels::Matmul<BF16, float>{dw.data(), dy.data(), x.data(), n, k, rows, true, false, true});
+  });
+}
+
+// Gate and up, and SwiGLU: in one pass, and apart.
+void time_gate_up(Bench& bench, int64_t groups, int64_t rows, int64_t n, int64_t k) {
+  const auto offsets = offsets_of(groups, rows, false);
+  const int64_t total = groups * rows;
+  RandomArray x(total * k), w(groups * 2 * n * k);
+  DeviceArray<BF16> h(total * 2 * n), s(total * n);
+  DeviceArray<int64_t> device_offsets(offsets);
+  const Cuda exec = bench.exec;
+  const double flops = 4.0 * total * n * k;
+  const std::string name = concat("gate and up ", groups, " x ", rows, " ", k, " -> 2 x ", n);
+  bench.line(name + ": product, SwiGLU", flops, [&] {
+    run(exec, kernels::GroupedMatmul<BF16>{h.data(), x.data(), w.data(), device_offsets.data(), groups, total,
+                                           2 * n, k, true});
+    run(exec, kernels::SwigluForward<BF16>{s.data(), h.data(), total, n});
+  });
+  bench.line(name + ": product with SwiGLU", flops, [&] {
+    run_fused(exec, kernels::GateUp{s.data(), h.data(), x.data(), w.data(), device_offsets.data(), groups,
+                                    total, n, k});
+  });
+}
+
 // The output head: logits, their softmax and its gradient, in float16 and in float32.
 void time_head(Bench& bench, int64_t rows, int64_t vocab, int64_t d) {
   const Cuda exec = bench.exec;
@@ -264,12 +312,20 @@ void time_all(Cuda exec) {
   time_ceilings(bench);
   for (const bool zipf : {false, true}) {
     time_grouped(bench, 8, 2048, 7168, 1024, zipf);
+    time_grouped(bench, 8, 4096, 7168, 1024, zipf);
     time_grouped(bench, 8, 2048, 1024, 3584, zipf);
     time_grouped(bench, 64, 512, 1024, 1024, zipf);
     time_grouped(bench, 64, 512, 1024, 512, zipf);
     time_grouped(bench, 128, 2048, 1536, 2048, zipf);
     time_grouped(bench, 128, 2048, 2048, 768, zipf);
   }
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{2304, 768}, {768, 768}, {4096, 768}, {768, 2048}})
+    time_linear(bench, 32 * 1024, n, k);
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1536, 1024}, {1024, 1024}})
+    time_linear(bench, 8 * 2048, n, k);
+  time_gate_up(bench, 1, 32 * 1024, 2048, 768);
+  time_gate_up(bench, 8, 4096, 3584, 1024);
+  time_gate_up(bench, 64, 2048, 512, 1024);
   time_head(bench, 5248, 50304, 768);
   time_head(bench, 8192, 32768, 1024);
   time_attention(bench, {32, 1024, 12, 12, 64, 0});

@@ -12,7 +12,7 @@ class FeedForward {
   // Logical tensors: prefix + "gate_proj.weight" and "up_proj.weight" [m, d], "down_proj.weight" [d, m].
   FeedForward(ParameterStore& store, const std::string& prefix, int64_t hidden, int64_t intermediate,
               DType dtype, double stddev);
-  Var operator()(const Var& x) const { return linear(swiglu(linear(x, gate_up_)), down_); }
+  Var operator()(const Var& x) const { return linear(linear_swiglu(x, gate_up_), down_); }
 
  private:
   Var gate_up_, down_;

@@ -1,64 +1,16 @@
-#include "core/launch.h"
 #include "core/ops.h"
 #include "core/ops/common.h"
-#include "kernels/grouped_matmul.h"
+#include "core/ops/products.h"
 
 namespace switchyard {
 
 namespace {
 
-// f(w, the groups that it is for), stack by stack.
-template <class F>
-void each_stack(const Vars& ws, const RowGroups& groups, const F& f) {
-  int64_t begin = 0;
-  for (const Var& w : ws) {
-    f(w, groups.part(begin, w.dim(0)));
-    begin += w.dim(0);
-  }
-  CHECK(begin == groups.groups(), begin, " matrices for ", groups.groups(), " groups");
-}
-
-void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w) {
-  CHECK(x.cols() == w.dim(transpose_w ? 2 : 1), to_string(x.shape()), " by ", to_string(w.shape()));
-  launch(x, [&]<class T>(auto on) {
-    kernels::run(on, kernels::GroupedMatmul<T>{.y = y.data<T>(),
-                                               .x = x.data<T>(),
-                                               .w = w.data<T>(),
-                                               .offsets = groups.offsets.data<int64_t>(),
-                                               .groups = groups.groups(),
-                                               .rows = x.rows(),
-                                               .n = y.cols(),
-                                               .k = x.cols(),
-                                               .transpose_w = transpose_w,
-                                               .host_offsets = groups.host ? groups.host->data() : nullptr});
-  });
-}
-
-// y = x w^T (transpose_w) or x w, group by group. Rows outside the groups stay as
-// they are; nobody reads them.
 Tensor product(const Tensor& x, const Vars& ws, const RowGroups& groups, bool transpose_w) {
   const Tensor y = Tensor::empty({x.rows(), ws.at(0).dim(transpose_w ? 1 : 2)}, x.dtype(), x.device());
   each_stack(ws, groups,
              [&](const Var& w, const RowGroups& part) { multiply(y, x, w.value(), part, transpose_w); });
   return y;
-}
-
-Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups) {
-  const GradTarget dw = grad_target(w);
-  launch(dy, [&]<class T>(auto on) {
-    kernels::run(
-        on, kernels::GroupedMatmulWeight<T>{.dw = dw.tensor.data<Acc<T>>(),
-                                            .dy = dy.data<T>(),
-                                            .x = x.data<T>(),
-                                            .offsets = groups.offsets.data<int64_t>(),
-                                            .groups = groups.groups(),
-                                            .rows = x.rows(),
-                                            .n = dy.cols(),
-                                            .k = x.cols(),
-                                            .accumulate = dw.accumulate,
-                                            .host_offsets = groups.host ? groups.host->data() : nullptr});
-  });
-  return dw.tensor;
 }
 
 }  // namespace

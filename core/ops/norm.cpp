@@ -107,12 +107,12 @@ RopeTable make_rope_table(int64_t seq, int64_t rotary_dim, double theta, DType d
   return {fill.template operator()<float>(std::cos), fill.template operator()<float>(std::sin), rotary_dim};
 }
 
-Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
+Var norm_rope(Var qkv, const Var& q_weight, const Var& k_weight, const RopeTable& rope,
               const kernels::AttentionShape& shape, double eps) {
-  const Tensor x = qkv.value(), y = empty_like(x);
+  const bool norm = q_weight.defined(), in_place = !norm && qkv.is_only_use();
+  const Tensor x = qkv.value(), y = in_place ? x : empty_like(x);
   CHECK(x.cols() == shape.row() && x.rows() == shape.batch * shape.seq && rope.cos.dim(0) >= shape.seq,
         to_string(x.shape()), ", row ", shape.row(), ", seq ", shape.seq);
-  const bool norm = q_weight.defined();
   const Tensor qw = norm ? q_weight.value() : Tensor(), kw = norm ? k_weight.value() : Tensor();
   Tensor rstd;
   if (norm) rstd = Tensor::empty({x.rows(), shape.heads + shape.kv_heads}, acc_of(x.dtype()), x.device());
@@ -132,30 +132,30 @@ Var norm_rope(const Var& qkv, const Var& q_weight, const Var& k_weight, const Ro
                                                  .rotary_dim = rope.rotary_dim,
                                                  .eps = static_cast<Acc<T>>(eps)});
   });
-  Vars inputs{qkv};
+  Vars inputs{std::move(qkv)};
   if (norm) inputs.insert(inputs.end(), {q_weight, k_weight});
-  return record("norm_rope", y, inputs, [=](const Tensor& dy) -> Tensors {
-    const Tensor dx = empty_like(x);
+  return record("norm_rope", y, inputs, [=, x = norm ? x : Tensor()](const Tensor& dy) -> Tensors {
+    const Tensor dx = dy.is_shared() ? empty_like(dy) : dy;
     Tensor dqw, dkw, workspace;
     if (norm) {
       dqw = grad_target(q_weight, true).tensor;
       dkw = grad_target(k_weight, true).tensor;
       workspace = Tensor::empty({kernels::NormRopeBackward<float>::kBlocks, 2, shape.head_dim}, rstd.dtype(),
-                                x.device());
+                                dy.device());
     }
-    launch(x, [&]<class T>(auto on) {
+    launch(dy, [&]<class T>(auto on) {
       kernels::run(on, kernels::NormRopeBackward<T>{.dx = dx.data<T>(),
                                                     .dq_weight = dqw.data_or_null<Acc<T>>(),
                                                     .dk_weight = dkw.data_or_null<Acc<T>>(),
                                                     .dy = dy.data<T>(),
-                                                    .x = x.data<T>(),
+                                                    .x = x.data_or_null<T>(),
                                                     .q_weight = qw.data_or_null<T>(),
                                                     .k_weight = kw.data_or_null<T>(),
                                                     .rstd = rstd.data_or_null<Acc<T>>(),
                                                     .cos = rope.cos.data<Acc<T>>(),
                                                     .sin = rope.sin.data<Acc<T>>(),
                                                     .workspace = workspace.data_or_null<Acc<T>>(),
-                                                    .tokens = x.rows(),
+                                                    .tokens = dy.rows(),
                                                     .seq = shape.seq,
                                                     .heads = shape.heads,
                                                     .kv_heads = shape.kv_heads,

@@ -87,7 +87,7 @@ void forward_token(const NormRopeForward<T>& a, int64_t t) {
     a.rstd[t * rotated + h] = rstd;
     forward_head<true>(y, x, w, rstd, at, d);
   }
-  std::copy_n(x, a.kv_heads * d, y);
+  if (y != x) std::copy_n(x, a.kv_heads * d, y);
 }
 
 // dw: [2, head_dim], the queries' and the keys' sums of this token's block.
@@ -111,7 +111,7 @@ void backward_token(const NormRopeBackward<T>& a, int64_t t, Acc<T>* dw) {
       for (int64_t i = 0; i < d; ++i) store(dx[i], dn[i]);
     }
   }
-  std::copy_n(dy, a.kv_heads * d, dx);
+  if (dx != dy) std::copy_n(dy, a.kv_heads * d, dx);
 }
 
 }  // namespace

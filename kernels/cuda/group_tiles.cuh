@@ -15,6 +15,12 @@ enum class Form {
   kWeight,   // C = dW,        A = (rows of dy)^T, B = rows of x   (k ragged)
 };
 
+// What becomes of C.
+enum class Ending {
+  kStore,
+  kGate,  // kForward: C is gate | up, n / 2 columns each; SwiGLU of them is stored as well
+};
+
 template <class T, class C>
 struct GroupedProblem {
   C* c;
@@ -25,12 +31,18 @@ struct GroupedProblem {
   int groups;
   int m, n, k;  // the ragged one is 0
   bool accumulate;
-  int64_t ldc = 0;  // elements between rows of C; 0: n
+  int64_t ldc = 0;     // elements between rows of C; 0: n
+  C* gated = nullptr;  // kGate: [rows, n / 2]
 
   __host__ __device__ int64_t c_stride() const { return ldc ? ldc : n; }
   // The first row of group g; of g = groups: the row past the last group.
   __device__ int64_t first_row(int64_t g) const { return offsets ? offsets[g] : g * rows; }
 };
+
+// Of the kernel for Hopper (grouped_wgmma.cuh).
+namespace hopper {
+constexpr int kTileM = 128, kTileN = 256;
+}
 
 struct GroupTile {
   int64_t begin;  // the group's first row

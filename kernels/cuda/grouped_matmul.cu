@@ -6,6 +6,8 @@
 #include "kernels/cuda/grouped_simt.cuh"
 #include "kernels/cuda/grouped_wgmma.cuh"
 #include "kernels/cuda/handles.h"
+#include "kernels/cuda/one_group.h"
+#include "kernels/gate_up.h"
 #include "kernels/half_logits.h"
 
 namespace switchyard::kernels {
@@ -30,6 +32,18 @@ template <Form kForm, class C>
 bool fits_wgmma(Cuda exec, const GroupedProblem<BF16, C>& p) {
   const int64_t fixed = kForm == Form::kWeight ? p.m : p.k;
   return exec.handles->runs_wgmma() && fits_tensor_cores(p) && p.n > 128 && fixed > 0 && p.rows > 0;
+}
+
+// Where the kernel is the faster one beside another way that there is: tiles for a few turns of all
+// multiprocessors.
+template <Form kForm, Ending kEnding = Ending::kStore>
+bool run_if_large(Cuda exec, const GroupedProblem<BF16, BF16>& p) {
+  constexpr int kTurns = 3;
+  const int multiprocessors = exec.handles->multiprocessors;
+  const int64_t tiles = int64_t{ceil_div(p.rows, hopper::kTileM)} * ceil_div(p.n, hopper::kTileN);
+  if (p.groups > kMaxGroups || tiles < kTurns * multiprocessors || !fits_wgmma<kForm>(exec, p)) return false;
+  hopper::launch<kForm, kEnding>(p, multiprocessors, exec.stream);
+  return true;
 }
 
 template <Form kForm, class T, class C>
@@ -75,6 +89,22 @@ void run(Cuda exec, const HalfLogits& a) {
   GroupedProblem<BF16, F16> p{a.z, a.h, a.w, nullptr, a.rows, 1, 0, to_int(a.vocab), to_int(a.hidden), false};
   p.ldc = half_logits_stride(a.vocab);
   run_form<Form::kForward>(exec, p);
+}
+
+bool run_as_one_group(Cuda exec, const Matmul<BF16>& p) {
+  const bool dense = (p.lda == 0 || p.lda == p.k) && (p.ldb == 0 || p.ldb == (p.transpose_b ? p.k : p.n));
+  if (p.transpose_a || p.accumulate || !dense) return false;
+  GroupedProblem<BF16, BF16> g{p.c, p.a, p.b, nullptr, p.m, 1, 0, to_int(p.n), to_int(p.k), false};
+  g.ldc = p.ldc;
+  return p.transpose_b ? run_if_large<Form::kForward>(exec, g) : run_if_large<Form::kData>(exec, g);
+}
+
+bool run_fused(Cuda exec, const GateUp& a) {
+  GroupedProblem<BF16, BF16> p{a.gate_up,       a.x,         a.w,  a.offsets, a.rows, to_int(a.groups), 0,
+                               to_int(2 * a.n), to_int(a.k), false};
+  p.gated = a.y;
+  if (a.n % 8 != 0 || reinterpret_cast<uintptr_t>(a.y) % 16 != 0) return false;
+  return run_if_large<Form::kForward, Ending::kGate>(exec, p);
 }
 
 template void run(Cuda, const GroupedMatmul<float>&);

@@ -2,13 +2,14 @@
 
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/handles.h"
+#include "kernels/cuda/prefetch.cuh"
 #include "kernels/half_logits.h"
 
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kThreads = 512, kAhead = 4, kWidth = 8;  // vectors of eight logits, 16 bytes
-constexpr int64_t kMostKept = 200 << 10;               // bytes of a row that a block keeps
+constexpr int kThreads = 512, kBlocks = 2, kAhead = 4, kWidth = 8;  // vectors of eight logits, 16 bytes
+constexpr int64_t kMostKept = 200 << 10;                            // bytes of a row that a block keeps
 
 union Vector {
   uint4 word;
@@ -59,9 +60,11 @@ __device__ inline void store_gradient(uint4* out, Vector v, int64_t target, floa
 }
 
 // A block a row. kKept: the row stays in shared memory between the softmax's sum and the gradient; a longer
-// one is read again.
+// one is read again. While a block computes, the row `rows_ahead` of its own comes into the L2 cache: it is
+// that of the block which will take its place.
 template <bool kKept>
-__global__ void __launch_bounds__(kThreads, 2) half_cross_entropy_kernel(HalfCrossEntropy a, int vectors) {
+__global__ void __launch_bounds__(kThreads, kBlocks)
+    half_cross_entropy_kernel(HalfCrossEntropy a, int vectors, int64_t rows_ahead) {
   const int64_t row = blockIdx.x;
   const F16* logits = a.logits + row * vectors * kWidth;
   const uint4* z = reinterpret_cast<const uint4*>(logits);
@@ -90,6 +93,8 @@ __global__ void __launch_bounds__(kThreads, 2) half_cross_entropy_kernel(HalfCro
       running.add(ahead[i]);
     }
   }
+  if (threadIdx.x == 0 && row + rows_ahead < a.rows)
+    prefetch_row(logits + rows_ahead * vectors * kWidth, vectors * static_cast<int>(sizeof(Vector)));
   const float top = team_reduce(running.top, Max{});
   const float sum = team_reduce(running.sum * __expf(running.top - top));
   if (threadIdx.x == 0) a.loss[row] = std::log(sum) + (top - picked);
@@ -112,8 +117,10 @@ void run(Cuda on, const HalfCrossEntropy& a) {
   constexpr int64_t kReductions = 1 << 10;  // bytes
   const int64_t most = on.handles ? std::min(kMostKept, on.handles->shared_bytes - kReductions) : kMostKept;
   const bool kept = bytes <= most;
+  const int64_t rows_ahead = on.handles ? kBlocks * on.handles->multiprocessors : a.rows;
   const auto kernel = kept ? half_cross_entropy_kernel<true> : half_cross_entropy_kernel<false>;
-  launch_kernel(kernel, grid_of(a.rows), kThreads, kept ? bytes : 0, on.stream, a, static_cast<int>(vectors));
+  launch_kernel(kernel, grid_of(a.rows), kThreads, kept ? bytes : 0, on.stream, a, static_cast<int>(vectors),
+                rows_ahead);
 }
 
 }  // namespace switchyard::kernels

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/handles.h"
+#include "kernels/cuda/one_group.h"
 
 namespace switchyard::kernels {
 
@@ -45,6 +46,9 @@ void run(Cuda exec, const Matmul<T, C>& p) {
     return;
   }
   CHECK(exec.handles && exec.handles->stream == exec.stream, "cuBLAS handles of another stream");
+  if constexpr (std::is_same_v<T, BF16> && std::is_same_v<C, BF16>) {
+    if (run_as_one_group(exec, p)) return;
+  }
   const Acc<T> alpha = 1, beta = p.accumulate ? 1 : 0;
   CUDA_CHECK(cublasGemmEx(exec.handles->cublas, operation(p.transpose_b), operation(p.transpose_a),
                           to_int(p.n), to_int(p.m), to_int(p.k), &alpha, p.b, kDataType<T>, to_int(ldb), p.a,

@@ -212,8 +212,8 @@ void run(Cuda on, const NormRopeForward<T>& a) {
   with_shape<T>(a, vectorizable<kVector<T>>(0, a.y), [&](auto v, auto items) {
     const dim3 block = teams(a.head_dim, v);
     const int64_t per_block = tokens_a_block(a, block);
-    launch_kernel(forward_kernel<v, items, T>, grid_of_parts(ceil_div(a.tokens, per_block)), block, 0,
-                  on.stream, a, per_block);
+    launch_kernel(forward_kernel<v, items, T>, grid_of_parts(ceil_div(a.tokens, per_block), a.y == a.x),
+                  block, 0, on.stream, a, per_block);
   });
 }
 
@@ -225,8 +225,8 @@ void run(Cuda on, const NormRopeBackward<T>& a) {
     const int64_t per_block = std::max(tokens_a_block(a, block), ceil_div<int64_t>(a.tokens, a.kBlocks));
     const int64_t blocks = ceil_div(a.tokens, per_block);
     const size_t shared = kThreads / kWarp * a.head_dim * sizeof(Acc<T>);
-    launch_kernel(backward_kernel<v, items, T>, grid_of_parts(blocks), block, shared, on.stream, a,
-                  per_block);
+    launch_kernel(backward_kernel<v, items, T>, grid_of_parts(blocks, a.dx == a.dy), block, shared, on.stream,
+                  a, per_block);
     if (!a.q_weight && !a.k_weight) return;
     const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(a.head_dim, kWarp)), 2);
     launch_kernel(add_weight_gradients<T>, grid, dim3(kWarp, kWarp), 0, on.stream, a,

@@ -159,9 +159,10 @@ int64_t tokens_a_block(const Args& a, dim3 block) {
   return ceil_div(kHeadsATeam * block.y, std::max<int64_t>({a.heads, a.kv_heads, 1}));
 }
 
-inline dim3 grid_of_parts(int64_t blocks) {
+// Queries and keys; values too where they have to be copied.
+inline dim3 grid_of_parts(int64_t blocks, bool in_place) {
   dim3 grid = grid_of(blocks);
-  grid.y = 3;
+  grid.y = in_place ? 2 : 3;
   return grid;
 }
 

@@ -56,11 +56,6 @@ __device__ inline void copy_box(void* shared, const CUtensorMap* map, uint64_t* 
       : "memory");
 }
 
-// Starts to bring `bytes` (a multiple of 16) into the L2 cache.
-__device__ inline void prefetch(const void* global, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-}
-
 // Where wgmma finds an operand in 128-byte swizzled shared memory. `leading`: bytes from one 64-element block
 // of m or n to the next (used where the reduction is not contiguous); eight rows of 128 bytes always follow
 // each other.
@@ -114,12 +109,13 @@ __device__ inline void meet(int id, int threads) {
 // it, or the compiler makes it wait for those under way.
 #define SWITCHYARD_NEW_FOUR(r) "=f"(r[0]), "=f"(r[1]), "=f"(r[2]), "=f"(r[3])
 
-// C[64, 256] += A[64, 16] B[16, 256] by a warpgroup. Warp w holds rows 16 w .. 16 w + 15, as multiply_add
-// does; c[j] are columns 8 j .. 8 j + 7. kTranspose: the operand lies with its m (n) contiguous.
+// C[64, 256] += (without `add`: =) A[64, 16] B[16, 256] by a warpgroup. Warp w holds rows 16 w .. 16 w + 15, as
+// mma.cuh's multiply_add has it; c[j] are columns 8 j .. 8 j + 7. kTranspose: the operand lies with its m (n)
+// contiguous.
 template <bool kTransposeA, bool kTransposeB>
-__device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b) {
+__device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b, bool add) {
   asm volatile(
-      "{\n.reg .pred add;\nsetp.eq.u32 add, 1, 1;\n"
+      "{\n.reg .pred add;\nsetp.ne.b32 add, %132, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
       "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -138,7 +134,7 @@ __device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b) {
         SWITCHYARD_FOUR(c[20]), SWITCHYARD_FOUR(c[21]), SWITCHYARD_FOUR(c[22]), SWITCHYARD_FOUR(c[23]),
         SWITCHYARD_FOUR(c[24]), SWITCHYARD_FOUR(c[25]), SWITCHYARD_FOUR(c[26]), SWITCHYARD_FOUR(c[27]),
         SWITCHYARD_FOUR(c[28]), SWITCHYARD_FOUR(c[29]), SWITCHYARD_FOUR(c[30]), SWITCHYARD_FOUR(c[31])
-      : "l"(a), "l"(b), "n"(kTransposeA ? 1 : 0), "n"(kTransposeB ? 1 : 0));
+      : "l"(a), "l"(b), "n"(kTransposeA ? 1 : 0), "n"(kTransposeB ? 1 : 0), "r"(static_cast<int>(add)));
 }
 
 // C[64, 64] = or += (kAdd) A[64, 16] B[16, 64], both contiguous along the reduction.

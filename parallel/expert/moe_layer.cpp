@@ -234,7 +234,7 @@ void MoeLayer::add_losses(const Routing& routing, const Var& logits, ForwardCont
 Var MoeLayer::experts(const Dispatched& sent) const {
   Vars gate_up{gate_up_}, down{down_};
   const Var rows = sent.lending.empty() ? sent.rows : sent.lending.lend(sent.rows, {&down, &gate_up});
-  return grouped_linear(swiglu(grouped_linear(rows, gate_up, sent.groups)), down, sent.groups);
+  return grouped_linear(grouped_linear_swiglu(rows, gate_up, sent.groups), down, sent.groups);
 }
 
 Var MoeLayer::operator()(const Var& x, ForwardContext& context) const {

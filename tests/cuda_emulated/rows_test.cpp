@@ -141,6 +141,34 @@ void norm_rope(B& bench, const Heads& h) {
                           h.tokens, h.seq, h.heads, h.kv_heads, h.head_dim, h.rotary_dim});
 }
 
+// The gradient with a norm as well, the values without.
+template <class T, bool kNorm, class B>
+void norm_rope_in_place(B& bench, const Heads& h) {
+  using A = Acc<T>;
+  const int64_t row = (h.heads + 2 * h.kv_heads) * h.head_dim, normed = h.tokens * (h.heads + h.kv_heads);
+  const A* cos = bench.input(random_vector<A>(h.seq * h.rotary_dim / 2, 4));
+  const A* sin = bench.input(random_vector<A>(h.seq * h.rotary_dim / 2, 5));
+  T* y = bench.template output<T>(random_vector<T>(h.tokens * row, 1));
+  run(bench.on(), NormRopeForward<T>{y, nullptr, y, nullptr, nullptr, cos, sin, h.tokens, h.seq, h.heads,
+                                     h.kv_heads, h.head_dim, h.rotary_dim, A(1e-6)});
+  const T* w = kNorm ? bench.input(random_vector<T>(h.head_dim, 2)) : nullptr;
+  T* dy = bench.template output<T>(random_vector<T>(h.tokens * row, 8));
+  run(bench.on(),
+      NormRopeBackward<T>{dy, kNorm ? bench.template output<A>(random_vector<A>(h.head_dim, 6)) : nullptr,
+                          kNorm ? bench.template output<A>(random_vector<A>(h.head_dim, 7)) : nullptr, dy,
+                          kNorm ? bench.input(random_vector<T>(h.tokens * row, 3)) : nullptr, w, w,
+                          bench.input(random_vector<A>(normed, 9, 0.5, 2)), cos, sin,
+                          bench.input(std::vector<A>(NormRopeBackward<T>::kBlocks * 2 * h.head_dim)),
+                          h.tokens, h.seq, h.heads, h.kv_heads, h.head_dim, h.rotary_dim});
+}
+
+TYPED_TEST(RowKernels, RopeInPlace) {
+  for (const Heads& h : kHeads) {
+    expect_same([&](auto& bench) { norm_rope_in_place<TypeParam, true>(bench, h); });
+    expect_same([&](auto& bench) { norm_rope_in_place<TypeParam, false>(bench, h); });
+  }
+}
+
 TYPED_TEST(RowKernels, RopeWithNorm) {
   for (const Heads& h : kHeads) expect_same([&](auto& bench) { norm_rope<TypeParam, true>(bench, h); });
 }

@@ -27,10 +27,10 @@ RowGroups groups_of(std::vector<int64_t> offsets, Device device) {
   return {Tensor::from(*host, {static_cast<int64_t>(host->size())}, device), host};
 }
 
-Var rope_case(const Vars& v, bool norm, int64_t rotary) {
+Var rope_case(Var x, int64_t rotary, const Var& q_weight = {}, const Var& k_weight = {}) {
   const auto shape = attention_shape(2, 5, 2, 1, 6);
-  const RopeTable table = make_rope_table(8, rotary, 100, v[0].dtype(), v[0].device());
-  return norm_rope(v[0], norm ? v[1] : Var(), norm ? v[2] : Var(), table, shape, 1e-6);
+  const RopeTable table = make_rope_table(8, rotary, 100, x.dtype(), x.device());
+  return norm_rope(std::move(x), q_weight, k_weight, table, shape, 1e-6);
 }
 
 Var attention_case(const Vars& v, const kernels::AttentionShape& shape,
@@ -114,8 +114,18 @@ const std::vector<OpCase>& op_cases() {
        {{4, 6}, {4, 6}, {6}},
        [](const Vars& v) { return add_rms_norm(v[0], v[1], v[2], 1e-5).norm; }},
       {"swiglu", {{5, 8}}, [](const Vars& v) { return swiglu(v[0]); }},
-      {"norm_rope", {{10, 24}, {6}, {6}}, [](const Vars& v) { return rope_case(v, true, 6); }},
-      {"rope_partial", {{10, 24}}, [](const Vars& v) { return rope_case(v, false, 4); }},
+      {"linear_swiglu", {{5, 3}, {8, 3}}, [](const Vars& v) { return linear_swiglu(v[0], v[1]); }},
+      {"grouped_linear_swiglu_of_two_stacks",
+       {{9, 3}, {2, 8, 3}, {2, 8, 3}},
+       [](const Vars& v) {
+         return grouped_linear_swiglu(v[0], {v[1], v[2]}, groups_of({0, 4, 4, 7, 9}, v[0].device()));
+       }},
+      {"norm_rope", {{10, 24}, {6}, {6}}, [](const Vars& v) { return rope_case(v[0], 6, v[1], v[2]); }},
+      {"rope_partial", {{10, 24}}, [](const Vars& v) { return rope_case(v[0], 4); }},
+      {"rope_in_place", {{10, 24}}, [](const Vars& v) { return rope_case(add(v[0], v[0]), 6); }},
+      {"norm_rope_of_a_result",
+       {{10, 24}, {6}, {6}},
+       [](const Vars& v) { return rope_case(add(v[0], v[0]), 4, v[1], v[2]); }},
       {"attention",
        {{12, 32}},
        [](const Vars& v) { return attention_case(v, attention_shape(2, 6, 4, 2, 4), {}); }},

@@ -47,7 +47,7 @@ Var Attention::operator()(const Var& x, const kernels::AttentionShape& shape, co
   Var qkv = linear(x, qkv_, bias_);
   if (qk_norm_ == QkNorm::kWhole) qkv = whole_norm(qkv, shape);
   const bool per_head = qk_norm_ == QkNorm::kPerHead;
-  qkv = norm_rope(qkv, per_head ? q_norm_ : Var(), per_head ? k_norm_ : Var(), rope, shape, eps_);
+  qkv = norm_rope(std::move(qkv), per_head ? q_norm_ : Var(), per_head ? k_norm_ : Var(), rope, shape, eps_);
   if (cache.defined()) cache.rows(cached, shape.seq).copy_from(qkv.value());
   if (cached == 0) return linear(attention(qkv, shape, documents), out_);
   kernels::AttentionShape all = shape;

@@ -6,7 +6,7 @@
 
 namespace switchyard::kernels::hopper {
 
-template <Form kForm, class C>
+template <Form kForm, Ending kEnding = Ending::kStore, class C>
 void launch(const GroupedProblem<BF16, C>&, int, CUstream_st*) {
   CHECK(false, "wgmma needs a GPU");
 }

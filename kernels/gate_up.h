@@ -1,5 +1,6 @@
-// The first half of a SwiGLU feed-forward block on a GPU that has a kernel for it: the product of gate and up, and
-// SwiGLU (swiglu.h) of it without a pass over memory of its own. Groups of rows are as in grouped_matmul.h.
+// The first half of a SwiGLU feed-forward block on a GPU that has a kernel for it: the product of gate and
+// up, and SwiGLU (swiglu.h) of it without a pass over memory of its own. Groups of rows are as in
+// grouped_matmul.h.
 //   gate_up[r, :] = x[r, :] W[g]^T,   y[r, :] = silu(gate) * up
 // The same bits as one after the other: gate and up are rounded to bf16 in between here too.
 #pragma once

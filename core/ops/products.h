@@ -5,8 +5,8 @@
 
 namespace switchyard {
 
-// y = x w^T (transpose_w) or x w, group by group; w is [.., out, in]. Rows outside the groups stay as they are;
-// nobody reads them.
+// y = x w^T (transpose_w) or x w, group by group; w is [.., out, in]. Rows outside the groups stay as they
+// are; nobody reads them.
 void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w);
 
 // dw (+)= dy^T x, group by group.

@@ -38,8 +38,8 @@ struct Ring {
 // A tile of gate and up has half its columns in each: from this one on.
 __device__ inline int column_of_halves(const GroupTile& t) { return t.n0 / 2; }
 
-// Starts the copies of one step. An operand that is contiguous along the reduction comes as boxes of 128 rows,
-// another as blocks of 64 columns.
+// Starts the copies of one step. An operand that is contiguous along the reduction comes as boxes of 128
+// rows, another as blocks of 64 columns.
 template <Form kForm, Ending kEnding>
 __device__ void fill(const Ring& ring, int stage, const CUtensorMap* a, const CUtensorMap* b,
                      const GroupTile& t, int n, int depth) {
@@ -136,10 +136,10 @@ __device__ inline Eight<BF16> swiglu(const Eight<BF16>& gate, const Eight<BF16>&
   return narrow(g);
 }
 
-// A warp's rows of a tile of bf16 or float16, rounded: they go to memory while the next tile is computed, a part of
-// them in each step, so that the tensor cores do not wait for it. A lane holds pairs of columns of two rows, 8
-// apart, and writes 16 bytes of them: of every four blocks of eight columns, lane q of the four that share a row
-// gathers block q.
+// A warp's rows of a tile of bf16 or float16, rounded: they go to memory while the next tile is computed, a
+// part of them in each step, so that the tensor cores do not wait for it. A lane holds pairs of columns of
+// two rows, 8 apart, and writes 16 bytes of them: of every four blocks of eight columns, lane q of the four
+// that share a row gathers block q.
 template <Ending kEnding, class C>
 struct Leaving {
   static constexpr int kParts = 8;  // of 32 columns; with kGate, of 32 columns of both halves of one row
@@ -213,8 +213,9 @@ struct Leaving {
   }
 };
 
-// Float32 has no room for that: a tile is written, or added to what is there, before the next is begun. Old values
-// are loaded two batches ahead: one after the other, their latencies would take longer than the product.
+// Float32 has no room for that: a tile is written, or added to what is there, before the next is begun. Old
+// values are loaded two batches ahead: one after the other, their latencies would take longer than the
+// product.
 struct Adding {
   static constexpr int kPairs = 8, kBatches = 4;  // of 16 columns of one of a lane's two rows
   float4 old[2][kPairs] = {};
@@ -261,8 +262,8 @@ struct Adding {
   }
 };
 
-// By a warp: the tile of C is on its way into the L2 cache while the product is computed. Line by line: the copy
-// engine, which could take rows, would keep the next steps waiting.
+// By a warp: the tile of C is on its way into the L2 cache while the product is computed. Line by line: the
+// copy engine, which could take rows, would keep the next steps waiting.
 template <class C>
 __device__ void fetch_ahead(const TileView<BF16, C>& v) {
   const int lines = ceil_div(min(kTileN, v.n) * sizeof(C), kCacheLine);

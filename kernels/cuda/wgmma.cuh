@@ -109,9 +109,9 @@ __device__ inline void meet(int id, int threads) {
 // it, or the compiler makes it wait for those under way.
 #define SWITCHYARD_NEW_FOUR(r) "=f"(r[0]), "=f"(r[1]), "=f"(r[2]), "=f"(r[3])
 
-// C[64, 256] += (without `add`: =) A[64, 16] B[16, 256] by a warpgroup. Warp w holds rows 16 w .. 16 w + 15, as
-// mma.cuh's multiply_add has it; c[j] are columns 8 j .. 8 j + 7. kTranspose: the operand lies with its m (n)
-// contiguous.
+// C[64, 256] += (without `add`: =) A[64, 16] B[16, 256] by a warpgroup. Warp w holds rows 16 w .. 16 w +
+// 15, as mma.cuh's multiply_add has it; c[j] are columns 8 j .. 8 j + 7. kTranspose: the operand lies with
+// its m (n) contiguous.
 template <bool kTransposeA, bool kTransposeB>
 __device__ void multiply_add(float (&c)[32][4], uint64_t a, uint64_t b, bool add) {
   asm volatile(

@@ -39,6 +39,7 @@ bool fits_wgmma(Cuda exec, const GroupedProblem<BF16, C>& p) {
 template <Form kForm, Ending kEnding = Ending::kStore>
 bool run_if_large(Cuda exec, const GroupedProblem<BF16, BF16>& p) {
   constexpr int kTurns = 3;
+  to_int(p.rows);
   const int multiprocessors = exec.handles->multiprocessors;
   const int64_t tiles = int64_t{ceil_div(p.rows, hopper::kTileM)} * ceil_div(p.n, hopper::kTileN);
   if (p.groups > kMaxGroups || tiles < kTurns * multiprocessors || !fits_wgmma<kForm>(exec, p)) return false;

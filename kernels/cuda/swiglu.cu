@@ -20,6 +20,7 @@ __global__ void forward_kernel(SwigluForward<T> a) {
   store<V>(a.y + i, g);
 }
 
+// s = sigmoid(g):   dg = dy u s (1 + g (1 - s)),   du = dy g s
 template <int V, class T>
 __global__ void backward_kernel(SwigluBackward<T> a) {
   using A = Acc<T>;
@@ -31,7 +32,11 @@ __global__ void backward_kernel(SwigluBackward<T> a) {
   load<V>(a.x + at + a.cols, u);
   load<V>(a.dy + i, dy);
 #pragma unroll
-  for (int j = 0; j < V; ++j) swiglu_gradient_of<T>(dy[j], g[j], u[j]);
+  for (int j = 0; j < V; ++j) {
+    const A s = sigmoid_for<T>(g[j]), dg = dy[j] * u[j] * s * (A{1} + g[j] * (A{1} - s));
+    u[j] = dy[j] * g[j] * s;
+    g[j] = dg;
+  }
   store<V>(a.dx + at, g);
   store<V>(a.dx + at + a.cols, u);
 }

@@ -1,4 +1,4 @@
-// SwiGLU of one element: where it has a pass of its own, and at the end of the products around it.
+// SwiGLU of one element: where it has a pass of its own, and at the end of the product before it.
 #pragma once
 
 #include "kernels/cuda/common.cuh"
@@ -18,14 +18,6 @@ __device__ Acc<T> sigmoid_for(Acc<T> g) {
 template <class T>
 __device__ Acc<T> swiglu_of(Acc<T> gate, Acc<T> up) {
   return gate * sigmoid_for<T>(gate) * up;
-}
-
-// gate and up become their gradients.   s = sigmoid(g):   dg = dy u s (1 + g (1 - s)),   du = dy g s
-template <class T>
-__device__ void swiglu_gradient_of(Acc<T> dy, Acc<T>& gate, Acc<T>& up) {
-  const Acc<T> s = sigmoid_for<T>(gate), dg = dy * up * s * (Acc<T>{1} + gate * (Acc<T>{1} - s));
-  up = dy * gate * s;
-  gate = dg;
 }
 
 }  // namespace switchyard::kernels

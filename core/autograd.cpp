@@ -17,12 +17,27 @@ struct Var::State {
   bool requires_grad = false;
   std::shared_ptr<Node> node;  // null: a leaf
   size_t output = 0;           // which result of the node
-  Tensor grad;                 // leaves
+  // Of leaves:
+  Tensor grad;
   bool grad_forgotten = false;
-  std::function<void()> hook;  // leaves
+  Tensor squares;
+  bool squares_known = false;  // `squares` tells of all that is in `grad`
+  std::function<void()> hook;
 
   void settle_grad() {
-    if (std::exchange(grad_forgotten, false)) grad.zero();
+    if (!std::exchange(grad_forgotten, false)) return;
+    grad.zero();
+    squares_known = false;
+  }
+
+  // A closure is about to write the gradient.
+  GradTarget take_grad(bool zeroed, int64_t parts) {
+    if (zeroed) settle_grad();
+    const bool accumulate = !std::exchange(grad_forgotten, false);
+    squares_known = parts > 0 && (squares_known || !accumulate);
+    if (!squares_known) return {grad, accumulate};
+    if (!squares.defined()) squares = Tensor::empty({parts}, DType::kF64, grad.device());
+    return {grad, accumulate, squares};
   }
 };
 
@@ -195,6 +210,7 @@ struct Engine {
       leaf.grad = Tensor::zeros(grad.shape(), acc_of(leaf.value.dtype()), grad.device());
     }
     leaf.settle_grad();
+    leaf.squares_known = false;
     add_into(leaf.grad, grad);
   }
 
@@ -229,16 +245,12 @@ const Tensor& Var::grad() const {
 void Var::set_grad(Tensor grad) const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad = std::move(grad);
+  state_->squares_known = false;
 }
 
 void Var::forget_grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad_forgotten = state_->grad.defined();
-}
-
-bool Var::take_forgotten_grad(bool zeroed) const {
-  if (zeroed) state_->settle_grad();
-  return std::exchange(state_->grad_forgotten, false);
 }
 
 void Var::settle_grad() const {
@@ -248,7 +260,12 @@ void Var::settle_grad() const {
 
 void Var::keep_grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
-  state_->grad_forgotten = false;
+  state_->grad_forgotten = state_->squares_known = false;
+}
+
+Tensor Var::grad_squares() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  return state_->squares_known && !state_->grad_forgotten ? state_->squares : Tensor();
 }
 
 void Var::set_hook(std::function<void()> hook) const {
@@ -296,8 +313,8 @@ void backward(const Var& root, Tensor seed) {
   Engine().run(root, std::move(seed));
 }
 
-GradTarget grad_target(const Var& input, bool zeroed) {
-  if (input.is_leaf() && input.grad().defined()) return {input.grad(), !input.take_forgotten_grad(zeroed)};
+GradTarget grad_target(const Var& input, bool zeroed, int64_t squares) {
+  if (input.is_leaf() && input.grad().defined()) return input.state_->take_grad(zeroed, squares);
   const DType dtype = input.is_leaf() ? acc_of(input.dtype()) : input.dtype();
   const Tensor grad = zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
                              : Tensor::empty(input.shape(), dtype, input.device());

@@ -47,15 +47,16 @@ class Var {
   void forget_grad() const;
   void settle_grad() const;  // zeroes it if it is still forgotten
   void keep_grad() const;    // not forgotten any more: work without host code (a Recording) has replaced it
+  // Sums of squares, F64, whose sum is that of the gradient's squares, where the ops that made it kept them.
+  // Undefined where they did not. Who writes into grad() himself has to know that they do not tell of that.
+  Tensor grad_squares() const;
   // Called by backward() when this leaf's gradient has received all that this pass adds.
   void set_hook(std::function<void()> hook) const;
 
  private:
   struct State;
   friend struct Engine;
-  friend struct GradTarget grad_target(const Var& input, bool zeroed);
-  // Whether it was forgotten and now the caller fills it. Not so where it has been `zeroed`.
-  bool take_forgotten_grad(bool zeroed) const;
+  friend struct GradTarget grad_target(const Var& input, bool zeroed, int64_t squares);
   std::shared_ptr<State> state_;
 };
 
@@ -76,12 +77,14 @@ void backward(const Var& root, Tensor seed = {});
 
 // Where a closure writes the gradient of `input`, which it has to do: a leaf's own gradient, with accumulate
 // = true unless that is new or forgotten; else fresh memory of the right dtype. With `zeroed` it may add in
-// any case.
+// any case. A closure that can tell the sums of squares of what it leaves, in so many parts, says so by
+// `squares`; where they are of use it gets their place, and has to fill it.
 struct GradTarget {
   Tensor tensor;
   bool accumulate;
+  Tensor squares{};  // F64 [squares]; a part to which nothing is added holds the right sum already
 };
-GradTarget grad_target(const Var& input, bool zeroed = false);
+GradTarget grad_target(const Var& input, bool zeroed = false, int64_t squares = 0);
 
 // Whether record() builds a graph now.
 bool grad_enabled();

@@ -32,6 +32,9 @@ struct GroupedMatmulWeight {
   int64_t groups, rows, n, k;
   bool accumulate = false;
   const int64_t* host_offsets = nullptr;
+  // [groups], or null: the sum of the squares of what dw[g] is then. Only where sums_squares<T>(executor). A
+  // group that adds nothing leaves its sum as it is.
+  double* squares = nullptr;
 };
 
 // Instantiated for float, BF16, double.
@@ -45,5 +48,13 @@ template <class T, class C>
 void run(Cpu, const GroupedMatmulWeight<T, C>&);
 template <class T, class C>
 void run(Cuda, const GroupedMatmulWeight<T, C>&);
+
+// Whether the weight gradient's product sums up squares on the way, which saves reading it again.
+template <class T>
+bool sums_squares(Cpu);
+template <class T>
+constexpr bool sums_squares(Cuda) {
+  return false;
+}
 
 }  // namespace switchyard::kernels

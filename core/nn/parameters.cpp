@@ -109,7 +109,9 @@ void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, b
   for (Parameter& p : parameters_) {
     const Segment& s = segments_[p.segment];
     p.var.set_value(s.value.slice(p.offset, p.spec.shape));
-    if (trainable) p.var.set_grad(s.grad.slice(p.offset, p.spec.shape));
+    if (!trainable) continue;
+    p.var.set_grad(s.grad.slice(p.offset, p.spec.shape));
+    p.var.forget_grad();  // so that a first step differs in nothing from those after it
   }
   for (const Buffer& b : buffers_) b.var.set_value(Tensor::zeros(b.shape, DType::kF32, device));
   if (initialize && device != Device::kMeta) this->initialize(seed);

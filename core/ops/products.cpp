@@ -34,8 +34,15 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
   });
 }
 
+// In how many parts its squares are summed up while it is made: one a group, or none at all.
+static int64_t square_parts(const Tensor& dy, const RowGroups& groups) {
+  bool sums = false;
+  if (!groups.is_all_rows()) launch(dy, [&]<class T>(auto on) { sums = kernels::sums_squares<T>(on); });
+  return sums ? groups.groups() : 0;
+}
+
 Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups) {
-  const GradTarget dw = grad_target(w);
+  const GradTarget dw = grad_target(w, false, square_parts(dy, groups));
   launch(dy, [&]<class T>(auto on) {
     if (groups.is_all_rows()) {
       kernels::run(on, kernels::Matmul<T, Acc<T>>{.c = dw.tensor.data<Acc<T>>(),
@@ -48,17 +55,18 @@ Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const Ro
                                                   .accumulate = dw.accumulate});
       return;
     }
-    kernels::run(
-        on, kernels::GroupedMatmulWeight<T>{.dw = dw.tensor.data<Acc<T>>(),
-                                            .dy = dy.data<T>(),
-                                            .x = x.data<T>(),
-                                            .offsets = groups.offsets.data<int64_t>(),
-                                            .groups = groups.groups(),
-                                            .rows = x.rows(),
-                                            .n = dy.cols(),
-                                            .k = x.cols(),
-                                            .accumulate = dw.accumulate,
-                                            .host_offsets = groups.host ? groups.host->data() : nullptr});
+    kernels::run(on,
+                 kernels::GroupedMatmulWeight<T>{.dw = dw.tensor.data<Acc<T>>(),
+                                                 .dy = dy.data<T>(),
+                                                 .x = x.data<T>(),
+                                                 .offsets = groups.offsets.data<int64_t>(),
+                                                 .groups = groups.groups(),
+                                                 .rows = x.rows(),
+                                                 .n = dy.cols(),
+                                                 .k = x.cols(),
+                                                 .accumulate = dw.accumulate,
+                                                 .host_offsets = groups.host ? groups.host->data() : nullptr,
+                                                 .squares = dw.squares.data_or_null<double>()});
   });
   return dw.tensor;
 }

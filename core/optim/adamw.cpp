@@ -39,15 +39,31 @@ double schedule_factor(const ScheduleOptions& s, int64_t step) {
   return 1;
 }
 
-void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace) {
-  launch(grad, [&]<class T>(auto on) {
-    kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(),
-                                     .x = grad.data<T>(),
-                                     .workspace = workspace.data<double>(),
-                                     .n = grad.numel(),
-                                     .square = true,
-                                     .accumulate = true});
-  });
+void add_gradient_squares(const ParameterStore& store, const Tensor& sum, const Tensor& workspace) {
+  const auto add = [&](const Tensor& x, bool square) {
+    launch(x, [&]<class T>(auto on) {
+      kernels::run(on, kernels::Sum<T>{.sum = sum.data<double>(),
+                                       .x = x.data<T>(),
+                                       .workspace = workspace.data<double>(),
+                                       .n = x.numel(),
+                                       .square = square,
+                                       .accumulate = true});
+    });
+  };
+  for (const Segment& s : store.segments()) {
+    const bool known = s.share.ranks == 1 &&
+                       std::any_of(s.parameters.begin(), s.parameters.end(),
+                                   [&](int i) { return store.parameters()[i].var.grad_squares().defined(); });
+    if (!known) {
+      add(s.part(s.grad), true);
+      continue;
+    }
+    for (const int i : s.parameters) {
+      const Var& var = store.parameters()[i].var;
+      const Tensor squares = var.grad_squares();
+      add(squares.defined() ? squares : var.grad(), !squares.defined());
+    }
+  }
 }
 
 void adamw_step(ParameterStore& store, const AdamWOptions& o, double lr, int64_t step, const Tensor& clip) {

@@ -9,9 +9,9 @@ namespace switchyard {
 // Factor of the learning rate at `step` (from 1).
 double schedule_factor(const ScheduleOptions& schedule, int64_t step);
 
-// Adds the squares of a run of gradients to `sum` [1] F64, in a fixed order.
+// Adds the squares of this rank's part of all gradients to `sum` [1] F64, in a fixed order.
 // `workspace`: F64 [kernels::Sum::kBlocks].
-void add_square_sum(const Tensor& sum, const Tensor& grad, const Tensor& workspace);
+void add_gradient_squares(const ParameterStore& store, const Tensor& sum, const Tensor& workspace);
 
 // One update of this rank's part of every segment. `clip` is the coefficient of all gradients, [1] in
 // Acc on the parameters' device.

@@ -3,12 +3,15 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/loops.h"
 #include "kernels/cpu/matrix_gemm.h"
 #include "kernels/cpu/packed_gemm.h"
 #include "kernels/cpu/padded_gemm.h"
+#include "kernels/cpu/scratch.h"
 
 namespace switchyard::kernels {
 namespace {
@@ -37,12 +40,12 @@ int64_t row_block(int64_t rows, bool packed) {
   return threads == 1 ? rows : std::clamp<int64_t>(rows / (2 * threads), kRowBlock, 1024);
 }
 
-// Cuts `rows` into equal blocks of at most row_block(), each a multiple of 16 but the last.
+// Cuts `rows` into equal blocks of at most row_block(), each a multiple of 16 and of a panel but the last.
 void append_blocks(std::vector<Task>& tasks, int64_t group, int64_t begin, int64_t rows, int64_t cost_of_row,
                    bool packed) {
   if (rows == 0) return;
   const int64_t most = row_block(rows, packed), blocks = (rows + most - 1) / most;
-  const int64_t step = round_up((rows + blocks - 1) / blocks, 16);
+  const int64_t step = round_up((rows + blocks - 1) / blocks, packed ? std::lcm(16, kMr) : 16);
   for (int64_t r = 0; r < rows; r += step) {
     const int64_t last = std::min(r + step, rows);
     tasks.push_back({group, begin + r, begin + last, (last - r) * cost_of_row});
@@ -66,6 +69,44 @@ std::vector<Task>& empty_task_list() {
   thread_local std::vector<Task> tasks;
   tasks.clear();
   return tasks;
+}
+
+// The squares of every group's gradient: collected kMr rows at a time while products run, so that threads may
+// divide the rows as they like.
+template <class C>
+class SquareSums {
+ public:
+  template <class T>
+  explicit SquareSums(const GroupedMatmulWeight<T, C>& args) : of_group_(square_sums(args.n)) {
+    thread_local Scratch<float> scratch;
+    if (args.squares != nullptr) sums_ = scratch.reserve(args.groups * of_group_);
+  }
+  bool wanted() const { return sums_ != nullptr; }
+  float* at(const Task& task) const { return sums_ + task.group * of_group_ + task.first / kMr; }
+
+  // Of a group whose gradient is dw [n].
+  double total(int64_t group, const C* dw, int64_t n) const {
+    const float* sums = sums_ + group * of_group_;
+    const double total = std::accumulate(sums, sums + of_group_, 0.0);
+    if (total > 1e-30 && std::isfinite(total)) return total;
+    // Beyond float32's range, or all zeros.
+    return std::accumulate(dw, dw + n, 0.0, [](double sum, double x) { return sum + x * x; });
+  }
+
+ private:
+  int64_t of_group_;
+  float* sums_ = nullptr;
+};
+
+template <class T, class C>
+void store_squares(const GroupedMatmulWeight<T, C>& args, const SquareSums<C>& squares) {
+  if (!squares.wanted()) return;
+  const int64_t size = args.n * args.k;
+  for (int64_t g = 0; g < args.groups; ++g) {
+    const bool empty = args.offsets[g] == args.offsets[g + 1];
+    if (empty && args.accumulate) continue;
+    args.squares[g] = empty ? 0.0 : squares.total(g, args.dw + g * size, size);
+  }
 }
 
 }  // namespace
@@ -101,6 +142,7 @@ void run(Cpu, const GroupedMatmul<T>& args) {
 template <class T, class C>
 void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
   if (args.k == 0) return;
+  const SquareSums<C> squares(args);
   std::vector<Task>& tasks = empty_task_list();
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, 0, args.n, (args.offsets[g + 1] - args.offsets[g]) * args.k, is_packed<T>());
@@ -118,13 +160,23 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
                          .lda = args.n,
                          .ldb = args.k,
                          .ldc = args.k,
-                         .stream = args.groups * args.n * args.k >= kStreamFrom,
+                         .stream = args.groups * args.n * args.k >= kStreamFrom ||
+                                   leaves_the_cache<C>((task.last - task.first) * args.k),
                          .next_a = args.dy + args.offsets[next.group] * args.n + next.first,
                          .next_b = args.x + args.offsets[next.group] * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && rows > 0) return gemm_of_padded_depth(p);
+    if constexpr (!std::is_same_v<T, double>)
+      if (squares.wanted() && rows > 0) return packed_gemm<PanelElement<T>>(p, squares.at(task));
     run(Cpu{}, p);
   });
+  store_squares(args, squares);
+}
+
+// Those with matrix registers do not.
+template <class T>
+bool sums_squares(Cpu) {
+  return is_packed<T>() && !(std::is_same_v<T, BF16> && has_matrix_gemm());
 }
 
 template void run(Cpu, const GroupedMatmul<float>&);
@@ -133,5 +185,8 @@ template void run(Cpu, const GroupedMatmul<double>&);
 template void run(Cpu, const GroupedMatmulWeight<float, float>&);
 template void run(Cpu, const GroupedMatmulWeight<BF16, float>&);
 template void run(Cpu, const GroupedMatmulWeight<double, double>&);
+template bool sums_squares<float>(Cpu);
+template bool sums_squares<BF16>(Cpu);
+template bool sums_squares<double>(Cpu);
 
 }  // namespace switchyard::kernels

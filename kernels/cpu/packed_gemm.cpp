@@ -18,25 +18,30 @@ constexpr int64_t kKc = 512, kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
 
-// Where tiles of a float32 result go.
+// Where tiles of a float32 result go, and the squares of kMr rows at a time, lane by lane (null: nowhere).
 struct FloatResult {
   float* c;
   int64_t ldc;
   Into into;
+  Vector* squares = nullptr;
 
-  FloatResult from(int64_t i) const { return {c + i * ldc, ldc, into}; }
+  FloatResult from(int64_t i) const { return {c + i * ldc, ldc, into, squares_of(i)}; }
+  Vector* squares_of(int64_t i) const { return squares == nullptr ? nullptr : squares + i / kMr; }
 
   // The tile at (i, j), of which rows x cols exist; a ragged one goes through a whole tile of its own.
   template <class A, class B, class Fetch = FetchNothing>
   void tile_at(int64_t i, int64_t j, int64_t rows, int64_t cols, int64_t steps, A a, B b,
                Fetch fetch = {}) const {
     float* to = c + i * ldc + j;
-    if (rows >= kMr && cols >= kNr) return tile(steps, a, b, to, ldc, into, fetch);
+    if (rows >= kMr && cols >= kNr) return tile(steps, a, b, to, ldc, into, fetch, squares_of(i));
     alignas(64) float whole[kMr * kNr];
     tile(steps, a, b, whole, kNr, Into::kReplace, fetch);
     for (int64_t r = 0; r < std::min(kMr, rows); ++r)
-      for (int64_t q = 0; q < std::min(kNr, cols); ++q)
-        to[r * ldc + q] = into == Into::kAdd ? to[r * ldc + q] + whole[r * kNr + q] : whole[r * kNr + q];
+      for (int64_t q = 0; q < std::min(kNr, cols); ++q) {
+        float& x = to[r * ldc + q];
+        x = into == Into::kAdd ? x + whole[r * kNr + q] : whole[r * kNr + q];
+        if (squares != nullptr) (*squares_of(i))[q % kWidth] += x * x;
+      }
   }
 };
 
@@ -233,12 +238,12 @@ bool has_few_rows(const Matmul<float, float>& p) {
 }
 
 template <class E, class T>
-void multiply(const Matmul<T, float>& p) {
+void multiply(const Matmul<T, float>& p, Vector* squares) {
   const bool streams =
       kHasStreaming && p.stream && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 && p.ldc % kWidth == 0;
   multiply_columns<E>(p, 0, p.n, [&](bool first, bool last) {
     const Into once = streams && last ? Into::kStreamed : Into::kReplace;
-    return FloatResult{p.c, p.ldc, p.accumulate || !first ? Into::kAdd : once};
+    return FloatResult{p.c, p.ldc, p.accumulate || !first ? Into::kAdd : once, last ? squares : nullptr};
   });
   if (streams) finish_streaming();
 }
@@ -284,7 +289,23 @@ template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>& p) {
   if constexpr (std::is_same_v<T, float>)
     if (has_few_rows(p)) return multiply_few_rows(p);
-  multiply<E>(p);
+  if constexpr (std::is_same_v<C, float>)
+    multiply<E, T>(p, nullptr);
+  else
+    multiply<E>(p);
+}
+
+template <class E, class T>
+void packed_gemm(const Matmul<T, float>& p, float* squares) {
+  thread_local Scratch<Vector> scratch;
+  const int64_t panels = square_sums(p.m);
+  Vector* const lanes = scratch.reserve(panels);
+  std::fill_n(lanes, panels, Vector{});
+  multiply<E, T>(p, lanes);
+  for (int64_t i = 0; i < panels; ++i) {
+    squares[i] = 0;
+    for (int64_t q = 0; q < kWidth; ++q) squares[i] += lanes[i][q];
+  }
 }
 
 template void packed_gemm<float>(const Matmul<float, float>&);
@@ -292,5 +313,8 @@ template void packed_gemm<float>(const Matmul<BF16, float>&);
 template void packed_gemm<float>(const Matmul<BF16, BF16>&);
 template void packed_gemm<Pair>(const Matmul<BF16, float>&);
 template void packed_gemm<Pair>(const Matmul<BF16, BF16>&);
+template void packed_gemm<float>(const Matmul<float, float>&, float*);
+template void packed_gemm<float>(const Matmul<BF16, float>&, float*);
+template void packed_gemm<Pair>(const Matmul<BF16, float>&, float*);
 
 }  // namespace switchyard::kernels

@@ -137,10 +137,10 @@ inline void stream(float* to, const Vector& x) { *reinterpret_cast<VectorInMemor
 inline void finish_streaming() {}
 #endif
 
-// c[kMr, kNr] = a b, or c += a b
+// c[kMr, kNr] = a b, or c += a b. *squares (null: not wanted) += the squares of what c is then, lane by lane.
 template <class A, class E, class Fetch = FetchNothing>
 [[gnu::always_inline]] inline void tile(int64_t steps, A a, BPanel<E> b, float* c, int64_t ldc, Into into,
-                                        Fetch fetch = {}) {
+                                        Fetch fetch = {}, Vector* squares = nullptr) {
   Vector sum[kMr][2];
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
@@ -160,6 +160,23 @@ template <class A, class E, class Fetch = FetchNothing>
       multiply_add(sum[i][1], x, b1);
     }
   }
+  if (into == Into::kAdd) {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kMr; ++i) {
+      const auto* row = reinterpret_cast<const VectorInMemory*>(c + i * ldc);
+      sum[i][0] += row[0];
+      sum[i][1] += row[1];
+    }
+  }
+  if (squares != nullptr) {
+    Vector total[2] = {*squares, Vector{}};
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kMr; ++i) {
+      total[0] += sum[i][0] * sum[i][0];
+      total[1] += sum[i][1] * sum[i][1];
+    }
+    *squares = total[0] + total[1];
+  }
   if (kHasStreaming && into == Into::kStreamed) {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kMr; ++i) {
@@ -168,12 +185,11 @@ template <class A, class E, class Fetch = FetchNothing>
     }
     return;
   }
-  const bool add = into == Into::kAdd;
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
     auto* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
-    row[0] = add ? row[0] + sum[i][0] : sum[i][0];
-    row[1] = add ? row[1] + sum[i][1] : sum[i][1];
+    row[0] = sum[i][0];
+    row[1] = sum[i][1];
   }
 }
 

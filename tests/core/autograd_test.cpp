@@ -98,6 +98,45 @@ TEST(Autograd, AForgottenGradientThatNothingReplacesIsZeroed) {
   EXPECT_EQ(apart.grad().to_vector<double>()[0], 0);
 }
 
+// As weight_gradient() does with experts': adds 1 to two parts of the gradient, and tells their squares.
+Var add_ones(const Var& w) {
+  return record("add_ones", Tensor::zeros({1}, DType::kF32, Device::kCpu), {w},
+                [w](const Tensor&) -> Tensors {
+                  const GradTarget dw = grad_target(w, false, 2);
+                  float* const g = dw.tensor.data<float>();
+                  for (int64_t i = 0; i < 2; ++i) {
+                    g[i] = dw.accumulate ? g[i] + 1 : 1;
+                    if (dw.squares.defined()) dw.squares.data<double>()[i] = g[i] * g[i];
+                  }
+                  return {dw.tensor};
+                });
+}
+
+TEST(Autograd, SquaresAreKnownWhileEveryWriterTellsThem) {
+  const Var w(Tensor::zeros({2}, DType::kF32, Device::kCpu), true);
+  w.set_grad(Tensor::zeros({2}, DType::kF32, Device::kCpu));
+  const auto squares = [&] { return w.grad_squares().to_vector<double>(); };
+  backward(add_ones(w));
+  EXPECT_FALSE(w.grad_squares().defined());  // nobody has told those of what it was added to
+  w.forget_grad();
+  EXPECT_FALSE(w.grad_squares().defined());
+  backward(add_ones(w));
+  EXPECT_EQ(squares(), (std::vector<double>{1, 1}));
+  backward(add_ones(w));
+  EXPECT_EQ(squares(), (std::vector<double>{4, 4}));
+  backward(axpby(w, w, 1, 1), Tensor::from<float>({1, 1}, {2}));
+  EXPECT_FALSE(w.grad_squares().defined());
+  w.forget_grad();
+  backward(add_ones(w));
+  grad_target(w, true);
+  EXPECT_FALSE(w.grad_squares().defined());
+  w.forget_grad();
+  backward(add_ones(w));
+  w.forget_grad();
+  w.settle_grad();
+  EXPECT_FALSE(w.grad_squares().defined());
+}
+
 TEST(Autograd, ForwardOnlyGraphsAreFreed) {
   const int64_t before = memory_stats(Device::kCpu).in_use;
   {

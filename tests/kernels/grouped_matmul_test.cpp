@@ -99,6 +99,71 @@ TYPED_TEST(GroupedMatmulTest, SameBitsForEveryNumberOfThreads) {
   omp_set_num_threads(threads);
 }
 
+// dW [groups, n, k] of rows without poison, and the squares that came with it.
+template <class T>
+struct WithSquares {
+  static constexpr int64_t kGroups = 3, kN = 300, kK = 70;  // several blocks a group, ragged tiles
+  std::vector<int64_t> offsets{0, 40, 40, 75};
+  std::vector<Acc<T>> dw = std::vector<Acc<T>>(kGroups * kN * kK, Acc<T>(0.25));
+  std::vector<double> squares = std::vector<double>(kGroups, -1);
+
+  void multiply(bool accumulate, float scale = 1) {
+    std::vector<T> x = random_values<T>(offsets.back() * kK, 1),
+                   dy = random_values<T>(offsets.back() * kN, 2);
+    for (T& v : dy) v = static_cast<T>(static_cast<float>(v) * scale);
+    run(Cpu{}, GroupedMatmulWeight<T>{.dw = dw.data(),
+                                      .dy = dy.data(),
+                                      .x = x.data(),
+                                      .offsets = offsets.data(),
+                                      .groups = kGroups,
+                                      .rows = offsets.back(),
+                                      .n = kN,
+                                      .k = kK,
+                                      .accumulate = accumulate,
+                                      .squares = squares.data()});
+  }
+  double expected(int64_t group) const {
+    double sum = 0;
+    for (int64_t i = group * kN * kK; i < (group + 1) * kN * kK; ++i)
+      sum += static_cast<double>(dw[i]) * dw[i];
+    return sum;
+  }
+};
+
+TYPED_TEST(GroupedMatmulTest, SquaresOfAWeightGradient) {
+  if (!sums_squares<TypeParam>(Cpu{})) GTEST_SKIP() << "this product sums no squares up";
+  WithSquares<TypeParam> w;
+  // Of sums that float32 cannot hold the square of, too.
+  for (const float scale : {1.0f, 1e22f, 1e-22f}) {
+    w.multiply(false, scale);
+    EXPECT_EQ(w.squares[1], 0);
+    for (const int64_t g : {0, 2}) {
+      EXPECT_GT(w.squares[g], 0);
+      EXPECT_NEAR(w.squares[g] / w.expected(g), 1, 1e-6);
+    }
+  }
+  w.multiply(false);
+  w.squares[1] = 7;  // nothing is added to this one, so it stays
+  w.multiply(true);
+  EXPECT_EQ(w.squares[1], 7);
+  for (const int64_t g : {0, 2}) EXPECT_NEAR(w.squares[g] / w.expected(g), 1, 1e-6);
+}
+
+TYPED_TEST(GroupedMatmulTest, SquaresHaveTheSameBitsForEveryNumberOfThreads) {
+  if (!sums_squares<TypeParam>(Cpu{})) GTEST_SKIP() << "this product sums no squares up";
+  const int threads = omp_get_max_threads();
+  WithSquares<TypeParam> w;
+  omp_set_num_threads(1);
+  w.multiply(false);
+  const std::vector<double> alone = w.squares;
+  for (const int several : {2, 5}) {
+    omp_set_num_threads(several);
+    w.multiply(false);
+    EXPECT_EQ(w.squares, alone);
+  }
+  omp_set_num_threads(threads);
+}
+
 TYPED_TEST(GroupedMatmulTest, NoRowsAtAll) {
   const std::vector<int64_t> offsets = {0, 0, 0};
   const std::vector<TypeParam> w(2 * 3 * 4);

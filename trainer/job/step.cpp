@@ -52,7 +52,7 @@ StepMetrics TrainStep::run(int64_t step, const std::function<Batch(int64_t)>& ne
   sums_.zero();
   for (int64_t m = 0; m < micro_batches(); ++m) accumulate(step, m, next(m));
   reducer_.finish();
-  add_gradient_squares();
+  add_gradient_squares(store_, sums_.slice(1, {1}), workspace_);
 
   StepMetrics metrics;
   metrics.step = step;
@@ -124,12 +124,6 @@ void TrainStep::forward_and_backward(int64_t step, int64_t micro_batch) {
   Var objective = loss.loss;
   for (const Var& term : context.losses) objective = add(objective, term);
   backward(objective, one_);
-}
-
-void TrainStep::add_gradient_squares() {
-  for (const Segment& s : store_.segments()) {
-    add_square_sum(sums_.slice(1, {1}), s.part(s.grad), workspace_);
-  }
 }
 
 // Of all exchanges: what each took the rank that came last to it, for which nobody had to wait.

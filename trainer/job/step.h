@@ -38,7 +38,6 @@ class TrainStep {
   void forward_and_backward(int64_t step, int64_t micro_batch);
   bool from_recording() const;
   void replay(int64_t step, int64_t micro_batch);
-  void add_gradient_squares();
   void update(StepMetrics& metrics);
   double seconds_without_waiting(std::vector<double> exchanges) const;
   void agree(StepMetrics& metrics);

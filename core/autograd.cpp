@@ -245,7 +245,7 @@ const Tensor& Var::grad() const {
 void Var::set_grad(Tensor grad) const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad = std::move(grad);
-  state_->squares_known = false;
+  state_->grad_forgotten = state_->squares_known = false;
 }
 
 void Var::forget_grad() const {

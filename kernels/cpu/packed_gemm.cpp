@@ -16,6 +16,7 @@ namespace {
 // at a time. Measured with 1 MiB of second-level cache.
 constexpr int64_t kKc = 512, kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
+constexpr int64_t kRowsInPlace = 128;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
 
 // Where tiles of a float32 result go, and the squares of kMr rows at a time, lane by lane (null: nowhere).
@@ -72,16 +73,19 @@ struct RoundedResult {
   }
 };
 
-// The lines of a [rows, cols] block that is wanted next, handed out tile by tile.
+// The lines of a [rows, cols] block that is wanted next, handed out tile by tile: one at every step, or at
+// every second step where `steps` of them are left for it and that is enough. At every step a core waits for
+// lines that are on their way.
 class Ahead {
  public:
   Ahead() = default;  // nothing is wanted
   template <class T>
-  Ahead(const T* block, int64_t ld, int64_t rows, int64_t cols)
-      : lines_{reinterpret_cast<const char*>(block), ld * static_cast<int64_t>(sizeof(T)), 0, 0, 0} {
+  Ahead(const T* block, int64_t ld, int64_t rows, int64_t cols, int64_t steps)
+      : lines_{reinterpret_cast<const char*>(block), ld * static_cast<int64_t>(sizeof(T)), 0, 0, 0, 0} {
     if (ld == cols) cols *= std::exchange(rows, 1);  // one long row
     const int64_t lines = (cols * static_cast<int64_t>(sizeof(T)) + 63) / 64;
     lines_.log2_lines = std::bit_width(static_cast<uint64_t>(lines - 1));
+    lines_.log2_steps = 2 * rows * lines <= steps ? 1 : 0;
     lines_.last = ((rows - 1) << lines_.log2_lines) + lines - 1;
   }
 
@@ -89,14 +93,14 @@ class Ahead {
 
   // For a tile of so many steps. When all is fetched: a line that is in the cache.
   FetchLines next(int64_t steps) {
-    if (is_fetched()) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0};
+    if (is_fetched()) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0, 0};
     const FetchLines now = lines_;
-    lines_.first += steps;
+    lines_.first += ((steps - 1) >> lines_.log2_steps) + 1;
     return now;
   }
 
  private:
-  FetchLines lines_{nullptr, 0, 0, 0, -1};
+  FetchLines lines_{nullptr, 0, 0, 0, 0, -1};
 };
 
 // The blocks of a product: chunks of A's rows from i on, groups of B's columns from j on (of n, the first
@@ -124,16 +128,23 @@ struct Blocks {
   void pack_b(E* to, int64_t j, int64_t l) const {
     pack<kNr>(to, in_b(p.b, j, l), p.ldb, cols(j), depth(l), p.transpose_b);
   }
-  // The same blocks of a matrix (null: there is none), to be fetched.
-  Ahead a_ahead(const T* matrix, int64_t i, int64_t l) const {
+  // The same blocks of a matrix (null: there is none), to be fetched over so many steps.
+  Ahead a_ahead(const T* matrix, int64_t i, int64_t l, int64_t steps) const {
     if (matrix == nullptr) return {};
-    return {in_a(matrix, i, l), p.lda, p.transpose_a ? depth(l) : rows(i),
-            p.transpose_a ? rows(i) : depth(l)};
+    return {in_a(matrix, i, l), p.lda, p.transpose_a ? depth(l) : rows(i), p.transpose_a ? rows(i) : depth(l),
+            steps};
   }
-  Ahead b_ahead(const T* matrix, int64_t j, int64_t l) const {
+  Ahead b_ahead(const T* matrix, int64_t j, int64_t l, int64_t steps) const {
     if (matrix == nullptr) return {};
-    return {in_b(matrix, j, l), p.ldb, p.transpose_b ? cols(j) : depth(l),
-            p.transpose_b ? depth(l) : cols(j)};
+    return {in_b(matrix, j, l), p.ldb, p.transpose_b ? cols(j) : depth(l), p.transpose_b ? depth(l) : cols(j),
+            steps};
+  }
+
+  // Whether rows of B may be read where they are: packing them would take as long as the products of some 24
+  // rows of A. Whole tiles only.
+  bool is_in_place(int64_t j) const {
+    const bool few = p.m <= kRowsInPlace && p.ldb % kWidth == 0;
+    return std::is_same_v<E, T> && few && !p.transpose_b && cols(j) % kNr == 0;
   }
 
   // Where a part of the sum for kRows rows begins, and the one after it.
@@ -148,20 +159,32 @@ struct Blocks {
   }
 };
 
+// Columns of B as tiles read them.
+template <class E>
+struct PackedColumns {
+  const E* data;
+  int64_t steps;
+  BPanel<E> at(int64_t j) const { return {data + j * steps}; }
+};
+struct ColumnsInPlace {
+  const float* data;
+  int64_t ld;
+  BInPlace at(int64_t j) const { return {data + j, ld}; }
+};
+
 // The tiles of a chunk of A and a group of B. What comes next is fetched meanwhile, A's before B's; short
 // sums have no time for that.
-template <class E, class Result>
-void multiply_chunk(int64_t rows, int64_t cols, int64_t steps, const E* a, const E* b, const Result& result,
-                    int64_t first_col, Ahead& a_ahead, Ahead& b_ahead) {
+template <class E, class Columns, class Result>
+void multiply_chunk(int64_t rows, int64_t cols, int64_t steps, const E* a, const Columns& b,
+                    const Result& result, int64_t first_col, Ahead& a_ahead, Ahead& b_ahead) {
   constexpr int64_t kShort = 64;
   for (int64_t i = 0; i < rows; i += kMr)
     for (int64_t j = 0; j < cols; j += kNr) {
       const APanel<E> rows_of_a{a + i * steps};
-      const BPanel<E> cols_of_b{b + j * steps};
       if (steps < kShort)
-        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, cols_of_b);
+        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, b.at(j));
       else
-        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, cols_of_b,
+        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, b.at(j),
                        (a_ahead.is_fetched() ? b_ahead : a_ahead).next(steps));
     }
 }
@@ -175,18 +198,29 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
   E* const b = b_scratch.reserve(kGroup);
   const auto next = blocks.after(i, l);
   for (int64_t j = 0; j < blocks.n; j += blocks.group) {
-    const bool is_last = j + blocks.group >= blocks.n;
-    blocks.pack_b(b, j, l);
-    Ahead b_ahead =
-        is_last ? blocks.b_ahead(next.b, 0, next.l) : blocks.b_ahead(blocks.p.b, j + blocks.group, l);
-    Ahead a_ahead = is_last ? blocks.a_ahead(next.a, next.i, next.l) : Ahead();
+    const bool is_last = j + blocks.group >= blocks.n, in_place = blocks.is_in_place(j);
+    if (!in_place) blocks.pack_b(b, j, l);
+    const int64_t steps_a_row = whole_panels(blocks.cols(j), kNr) / kNr * part, all = m / kMr * steps_a_row;
+    Ahead b_ahead = is_last ? blocks.b_ahead(next.b, 0, next.l, all)
+                            : blocks.b_ahead(blocks.p.b, j + blocks.group, l, all);
+    Ahead a_ahead = is_last ? blocks.a_ahead(next.a, next.i, next.l, all) : Ahead();
     for (int64_t r = 0; r < m; r += kChunk) {
+      const int64_t rows = std::min(kChunk, m - r);
       if (j == 0) {
         blocks.pack_a(a + r * part, i + r, l);
-        if (r + kChunk < m) a_ahead = blocks.a_ahead(blocks.p.a, i + r + kChunk, l);
+        if (r + kChunk < m)
+          a_ahead = blocks.a_ahead(blocks.p.a, i + r + kChunk, l, kChunk / kMr * steps_a_row);
       }
-      multiply_chunk(std::min(kChunk, m - r), blocks.cols(j), part, a + r * part, b, result.from(i + r), j,
-                     a_ahead, b_ahead);
+      const auto multiply = [&](const auto& columns) {
+        multiply_chunk(rows, blocks.cols(j), part, a + r * part, columns, result.from(i + r), j, a_ahead,
+                       b_ahead);
+      };
+      if constexpr (std::is_same_v<T, float>)
+        if (in_place) {
+          multiply(ColumnsInPlace{blocks.in_b(blocks.p.b, j, l), blocks.p.ldb});
+          continue;
+        }
+      multiply(PackedColumns<E>{b, part});
     }
   }
 }
@@ -220,8 +254,9 @@ void multiply_few_rows(const Matmul<float, float>& p) {
         const BPanel<float> panel{x + i * k};
         if (cols < kMr)
           tile(k, APanel<float>{last}, panel, columns, kNr, Into::kReplace);
-        else if (k == p.ldb && i == 0)
-          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace, FetchRows{b + kMr * k});
+        else if (i == 0 && j + 2 * kMr <= p.n)
+          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace,
+               FetchRows{b + kMr * p.ldb, static_cast<uint64_t>(p.ldb)});
         else
           tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace);
         pack<kMr>(rows, columns, kNr, kMr, kNr, true);

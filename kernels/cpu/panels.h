@@ -93,6 +93,14 @@ struct AInPlace {
 template <class E>
 struct BPanel {
   const E* data;
+  const E* step(int64_t l) const { return data + l * kNr; }
+};
+
+// kNr columns of B that lie along its rows, ld apart.
+struct BInPlace {
+  const float* data;
+  int64_t ld;
+  const float* step(int64_t l) const { return data + l * ld; }
 };
 
 // What a tile fetches at step l, while it computes, for tiles to come: memory then delivers while the
@@ -101,24 +109,27 @@ struct FetchNothing {
   [[gnu::always_inline]] void operator()(int64_t) const {}
 };
 
-// A line a step into the second-level cache: lines first, first + 1, ..., last of rows of 2^log2_lines lines
-// that lie row_bytes apart.
+// A line every 2^log2_steps steps into the second-level cache: lines first, first + 1, ..., last of rows of
+// 2^log2_lines lines that lie row_bytes apart.
 struct FetchLines {
   const char* data;
   int64_t row_bytes;
-  int log2_lines;
+  int log2_lines, log2_steps;
   int64_t first, last;
   [[gnu::always_inline]] void operator()(int64_t l) const {
     constexpr int kIntoSecondLevel = 2;
-    const int64_t line = std::min(first + l, last), row = line >> log2_lines;
+    const int64_t line = std::min(first + (l >> log2_steps), last), row = line >> log2_lines;
     __builtin_prefetch(data + row * row_bytes + (line - (row << log2_lines)) * 64, 0, kIntoSecondLevel);
   }
 };
 
-// kMr elements a step into the first-level cache: the kMr dense rows that a tile reads next in place.
+// kMr elements a step into the first-level cache, of the kMr rows, ld apart, that a tile reads next in place.
 struct FetchRows {
   const float* data;
-  [[gnu::always_inline]] void operator()(int64_t l) const { __builtin_prefetch(data + l * kMr); }
+  uint64_t ld;
+  [[gnu::always_inline]] void operator()(uint64_t l) const {
+    __builtin_prefetch(data + l % kMr * ld + l / kMr * kMr);
+  }
 };
 
 // How a tile's sums reach C. kStreamed: past the cache, for what is not read soon; c and ldc are multiples of
@@ -138,8 +149,8 @@ inline void finish_streaming() {}
 #endif
 
 // c[kMr, kNr] = a b, or c += a b. *squares (null: not wanted) += the squares of what c is then, lane by lane.
-template <class A, class E, class Fetch = FetchNothing>
-[[gnu::always_inline]] inline void tile(int64_t steps, A a, BPanel<E> b, float* c, int64_t ldc, Into into,
+template <class A, class B, class Fetch = FetchNothing>
+[[gnu::always_inline]] inline void tile(int64_t steps, A a, B b, float* c, int64_t ldc, Into into,
                                         Fetch fetch = {}, Vector* squares = nullptr) {
   Vector sum[kMr][2];
 #pragma GCC unroll 16
@@ -150,7 +161,7 @@ template <class A, class E, class Fetch = FetchNothing>
     __builtin_prefetch(c + i * ldc + kWidth, 1);
   }
   for (int64_t l = 0; l < steps; ++l) {
-    const auto* columns = reinterpret_cast<const VectorInMemory*>(b.data + l * kNr);
+    const auto* columns = reinterpret_cast<const VectorInMemory*>(b.step(l));
     const Vector b0 = columns[0], b1 = columns[1];
     fetch(l);
 #pragma GCC unroll 16

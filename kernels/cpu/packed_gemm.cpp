@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "kernels/cpu/convert.h"
+#include "kernels/cpu/few_rows_gemm.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
@@ -11,10 +12,10 @@
 namespace switchyard::kernels {
 namespace {
 
-// A sum is taken in parts of kKc steps. A group of B's panels (kGroup elements) stays in the second-level
-// cache; the panels of A that it meets, kRows rows of them, lie in the third, packed a chunk of kChunk rows
-// at a time. Measured with 1 MiB of second-level cache.
-constexpr int64_t kKc = 512, kGroup = 32 * 1024;
+// A group of B's panels (kGroup elements) stays in the second-level cache; the panels of A that it meets,
+// kRows rows of them, lie in the third, packed a chunk of kChunk rows at a time. Measured with 1 MiB of
+// second-level cache.
+constexpr int64_t kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
 constexpr int64_t kRowsInPlace = 128;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
@@ -140,11 +141,12 @@ struct Blocks {
             steps};
   }
 
-  // Whether rows of B may be read where they are: packing them would take as long as the products of some 24
-  // rows of A. Whole tiles only.
+  // Whether a group of B is read where it is: packing it takes as long as the products of some 24 rows of A.
+  // Whole tiles, lines, and steps only.
   bool is_in_place(int64_t j) const {
-    const bool few = p.m <= kRowsInPlace && p.ldb % kWidth == 0;
-    return std::is_same_v<E, T> && few && !p.transpose_b && cols(j) % kNr == 0;
+    constexpr int64_t kLine = 64 / sizeof(T);
+    const bool few = kIsAsStored<E, T> && !p.transpose_b && p.m <= kRowsInPlace;
+    return few && p.ldb % kLine == 0 && p.k % kPerStep<E> == 0 && cols(j) % kNr == 0;
   }
 
   // Where a part of the sum for kRows rows begins, and the one after it.
@@ -166,10 +168,11 @@ struct PackedColumns {
   int64_t steps;
   BPanel<E> at(int64_t j) const { return {data + j * steps}; }
 };
+template <class T>
 struct ColumnsInPlace {
-  const float* data;
+  const T* data;
   int64_t ld;
-  BInPlace at(int64_t j) const { return {data + j, ld}; }
+  BInPlace<T> at(int64_t j) const { return {data + j, ld}; }
 };
 
 // The tiles of a chunk of A and a group of B. What comes next is fetched meanwhile, A's before B's; short
@@ -215,12 +218,10 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
         multiply_chunk(rows, blocks.cols(j), part, a + r * part, columns, result.from(i + r), j, a_ahead,
                        b_ahead);
       };
-      if constexpr (std::is_same_v<T, float>)
-        if (in_place) {
-          multiply(ColumnsInPlace{blocks.in_b(blocks.p.b, j, l), blocks.p.ldb});
-          continue;
-        }
-      multiply(PackedColumns<E>{b, part});
+      if (in_place)
+        multiply(ColumnsInPlace<T>{blocks.in_b(blocks.p.b, j, l), blocks.p.ldb});
+      else
+        multiply(PackedColumns<E>{b, part});
     }
   }
 }
@@ -232,44 +233,6 @@ void multiply_columns(const Matmul<T, C>& p, int64_t first, int64_t n, const Res
   for (int64_t i = 0; i < p.m; i += kRows)
     for (int64_t l = 0; l < p.k; l += blocks.kDepth)
       multiply_part(blocks, i, std::min(kRows, p.m - i), l, result_of(l == 0, l + blocks.kDepth >= p.k));
-}
-
-// C^T = B^T A^T, for a few rows of A: B's rows (weights, say) are then read in place, once, while tiles are
-// computed. Packing them first takes as long as the products of 24 rows. The same sums in the same order, so
-// the same bits.
-void multiply_few_rows(const Matmul<float, float>& p) {
-  thread_local Scratch<float> x_scratch, last_scratch;
-  float* const x = x_scratch.reserve(whole_panels(p.m, kNr) * kKc);
-  float* const last = last_scratch.reserve(kMr * kKc);
-  alignas(64) float columns[kMr * kNr], rows[kNr * kMr];
-  for (int64_t l = 0; l < p.k; l += kKc) {
-    const int64_t k = std::min(kKc, p.k - l);
-    const bool add = p.accumulate || l > 0;
-    pack<kNr>(x, p.a + l, p.lda, p.m, k, true);
-    for (int64_t j = 0; j < p.n; j += kMr) {
-      const float* b = p.b + j * p.ldb + l;
-      const int64_t cols = std::min(kMr, p.n - j);
-      if (cols < kMr) pack<kMr>(last, b, p.ldb, cols, k, true);
-      for (int64_t i = 0; i < p.m; i += kNr) {
-        const BPanel<float> panel{x + i * k};
-        if (cols < kMr)
-          tile(k, APanel<float>{last}, panel, columns, kNr, Into::kReplace);
-        else if (i == 0 && j + 2 * kMr <= p.n)
-          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace,
-               FetchRows{b + kMr * p.ldb, static_cast<uint64_t>(p.ldb)});
-        else
-          tile(k, AInPlace<float>{b, p.ldb, 1}, panel, columns, kNr, Into::kReplace);
-        pack<kMr>(rows, columns, kNr, kMr, kNr, true);
-        store_rows(p.c + i * p.ldc + j, p.ldc, rows, kMr, std::min(kNr, p.m - i), cols, 1.0f, add);
-      }
-    }
-  }
-}
-
-// Where that is faster (measured). Pairs are packed in half the time that floats are.
-bool has_few_rows(const Matmul<float, float>& p) {
-  const bool few = p.m <= 32 || (p.m <= 128 && 8 * whole_panels(p.m, kNr) <= 9 * p.m);
-  return few && p.transpose_b && !p.transpose_a;
 }
 
 template <class E, class T>
@@ -322,8 +285,8 @@ bool has_packed_gemm<BF16>() {
 
 template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>& p) {
-  if constexpr (std::is_same_v<T, float>)
-    if (has_few_rows(p)) return multiply_few_rows(p);
+  if constexpr (kIsAsStored<E, T> && std::is_same_v<T, C>)
+    if (has_few_rows<E>(p)) return few_rows_gemm<E>(p);
   if constexpr (std::is_same_v<C, float>)
     multiply<E, T>(p, nullptr);
   else

@@ -24,10 +24,6 @@ namespace switchyard::kernels {
 template <class T>
 bool has_packed_gemm();
 
-// What a panel of T holds (kernels/cpu/panels.h).
-template <class T>
-using PanelElement = std::conditional_t<kHasPairs && std::is_same_v<T, BF16>, Pair, float>;
-
 // C (+)= op(A) op(B), summed in float32 and rounded once, every stride filled in, no size zero, on the
 // calling thread, by panels of E. Any cut of C into blocks gives the same bits.
 template <class E, class T, class C>

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/dtype.h"
 #ifdef __AVX512F__
@@ -29,6 +30,8 @@ inline constexpr int64_t kWidth = 16, kMr = 8;
 inline constexpr int64_t kWidth = 8, kMr = 6;
 #endif
 inline constexpr int64_t kNr = 2 * kWidth;
+// A long sum is taken in parts of so many steps.
+inline constexpr int64_t kKc = 512;
 
 inline constexpr int64_t whole_panels(int64_t size, int64_t panel) {
   return (size + panel - 1) / panel * panel;
@@ -51,8 +54,15 @@ inline constexpr bool kHasPairs = true;  // or else they are slower than bf16 wi
 inline constexpr bool kHasPairs = false;
 #endif
 
+// What a panel of T holds on this processor.
+template <class T>
+using PanelElement = std::conditional_t<kHasPairs && std::is_same_v<T, BF16>, Pair, float>;
+
 template <class E>
 inline constexpr int64_t kPerStep = std::is_same_v<E, Pair> ? 2 : 1;
+// Whether values of T that follow each other are E as they are: not bf16 that has to be widened.
+template <class E, class T>
+inline constexpr bool kIsAsStored = sizeof(E) == kPerStep<E> * sizeof(T);
 template <class E>
 constexpr int64_t steps(int64_t k) {
   return (k + kPerStep<E> - 1) / kPerStep<E>;
@@ -90,17 +100,47 @@ struct AInPlace {
   F at(int64_t i, int64_t l) const { return data[i * row + l * step]; }
 };
 
+// kNr pairs of two rows.
+[[gnu::always_inline]] inline void load_pairs(const BF16* first, const BF16* second, Vector& b0, Vector& b1) {
+#ifdef __AVX512BF16__
+  using Halves = uint16_t __attribute__((vector_size(64)));
+  const auto pairs_from = [](int begin) {
+    Halves half{};
+    for (int i = 0; i < 16; ++i) half[2 * i] = begin + i, half[2 * i + 1] = 32 + begin + i;
+    return reinterpret_cast<__m512i>(half);
+  };
+  const __m512i x = _mm512_loadu_si512(first), y = _mm512_loadu_si512(second);
+  b0 = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(x, pairs_from(0), y));
+  b1 = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(x, pairs_from(16), y));
+#else
+  Pair pairs[kNr];
+  for (int64_t i = 0; i < kNr; ++i) pairs[i] = {first[i], second[i]};
+  std::memcpy(&b0, pairs, sizeof(b0));
+  std::memcpy(&b1, pairs + kWidth, sizeof(b1));
+#endif
+}
+
+// Step l of kNr columns of B.
 template <class E>
 struct BPanel {
   const E* data;
-  const E* step(int64_t l) const { return data + l * kNr; }
+  [[gnu::always_inline]] void load(int64_t l, Vector& b0, Vector& b1) const {
+    const auto* columns = reinterpret_cast<const VectorInMemory*>(data + l * kNr);
+    b0 = columns[0], b1 = columns[1];
+  }
 };
 
-// kNr columns of B that lie along its rows, ld apart.
+// The same where they lie: in rows of B, ld apart. A step of bf16 is two rows.
+template <class T>
 struct BInPlace {
-  const float* data;
+  const T* data;
   int64_t ld;
-  const float* step(int64_t l) const { return data + l * ld; }
+  [[gnu::always_inline]] void load(int64_t l, Vector& b0, Vector& b1) const {
+    if constexpr (std::is_same_v<T, float>)
+      BPanel<float>{data + l * ld}.load(0, b0, b1);
+    else
+      load_pairs(data + 2 * l * ld, data + (2 * l + 1) * ld, b0, b1);
+  }
 };
 
 // What a tile fetches at step l, while it computes, for tiles to come: memory then delivers while the
@@ -124,8 +164,9 @@ struct FetchLines {
 };
 
 // kMr elements a step into the first-level cache, of the kMr rows, ld apart, that a tile reads next in place.
+template <class E>
 struct FetchRows {
-  const float* data;
+  const E* data;
   uint64_t ld;
   [[gnu::always_inline]] void operator()(uint64_t l) const {
     __builtin_prefetch(data + l % kMr * ld + l / kMr * kMr);
@@ -161,8 +202,8 @@ template <class A, class B, class Fetch = FetchNothing>
     __builtin_prefetch(c + i * ldc + kWidth, 1);
   }
   for (int64_t l = 0; l < steps; ++l) {
-    const auto* columns = reinterpret_cast<const VectorInMemory*>(b.step(l));
-    const Vector b0 = columns[0], b1 = columns[1];
+    Vector b0, b1;
+    b.load(l, b0, b1);
     fetch(l);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kMr; ++i) {

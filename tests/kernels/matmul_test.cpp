@@ -128,22 +128,26 @@ TYPED_TEST(MatmulTest, ARepeatedRunGivesTheSameBits) {
   EXPECT_TRUE(same_bits(first.c, second.c));
 }
 
-// A token's expert must not care how many other tokens meet it.
+// A token's expert must not care how many other tokens meet it. n: ragged, and whole lines, whose rows a
+// product of few rows reads in place.
 template <class T, class C>
 void expect_same_rows_in_every_product() {
   if (!has_packed_gemm<T>()) GTEST_SKIP() << "the products are oneDNN's here, which do not promise this";
-  for (bool transpose_b : {false, true})
-    for (int64_t k : {511, 2200}) {
-      Case<T, C> all({.m = 300, .n = 50, .k = k, .transpose_b = transpose_b}), few = all;
-      run(Cpu{}, all.p);
-      few.p.a = few.a.data() + 200 * few.p.k;
-      few.p.b = few.b.data();
-      few.p.c = few.c.data() + 200 * few.p.n;
-      few.p.m = 9;
-      run(Cpu{}, few.p);
-      EXPECT_EQ(std::memcmp(few.p.c, all.c.data() + 200 * 50, 9 * 50 * sizeof(C)), 0)
-          << transpose_b << ", k " << k;
-    }
+  for (int flags = 0; flags < 4; ++flags)
+    for (int64_t n : {50, 160})
+      for (int64_t k : {511, 2200}) {
+        const Shape shape{
+            .m = 300, .n = n, .k = k, .transpose_b = (flags & 1) != 0, .accumulate = (flags & 2) != 0};
+        Case<T, C> all(shape), few = all;
+        run(Cpu{}, all.p);
+        few.p.a = few.a.data() + 200 * k;
+        few.p.b = few.b.data();
+        few.p.c = few.c.data() + 200 * n;
+        few.p.m = 9;
+        run(Cpu{}, few.p);
+        EXPECT_EQ(std::memcmp(few.p.c, all.c.data() + 200 * n, static_cast<size_t>(9 * n) * sizeof(C)), 0)
+            << flags << ", n " << n << ", k " << k;
+      }
 }
 
 // Whole tiles and ragged ones, one part of the sum and several, rows on cache lines and beside them.
@@ -212,6 +216,14 @@ TYPED_TEST(Bf16ProductsTest, EveryTransposeOfOddSizes) {
       expect_right_by<TypeParam, float>(shape);
       expect_right_by<TypeParam, BF16>(shape);
     }
+}
+
+TYPED_TEST(Bf16ProductsTest, FewRowsByWeightsOfWholeLines) {
+  for (int flags = 0; flags < 4; ++flags)
+    for (int64_t m : {5, 64})
+      for (int64_t k : {64, 1030, 2100})
+        expect_right_by<TypeParam, BF16>(
+            {.m = m, .n = 96, .k = k, .transpose_b = (flags & 1) != 0, .accumulate = (flags & 2) != 0});
 }
 
 TYPED_TEST(Bf16ProductsTest, RowsFurtherApartThanTheirLength) {

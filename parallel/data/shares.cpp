@@ -49,7 +49,7 @@ std::vector<Tensor> gather_state(const ParameterStore& store, Kind kind, const M
     } else if (s.share.ranks == 1) {
       runs.push_back(state);
     } else {
-      // As wide as the gradients, whose zeros between parameters so stay zeros.
+      // As wide as gradients, element over element: between parameters both are zero, and stay so.
       s.part(s.grad).copy_from(cast(Var(state), s.grad.dtype()).value());
       all_gather_in_place(s.grad, holders_of(s.placement, mesh).device);
       runs.push_back(s.grad);

@@ -38,7 +38,8 @@ class Steps {
                        .shuffle = config.data.shuffle,
                        .seed = config.seed}) {
     const bool fresh = config.train.init_from.empty();
-    store_.materialize(config.device, config.seed, true, fresh, segment_options(mesh_));
+    store_.materialize(config.device, config.seed, true, fresh,
+                       segment_options(mesh_, config.optimizer.moments));
     if (!fresh) {
       CheckpointReader reader(config.train.init_from);
       load_weights(reader, store_, MissingState::kZero);

@@ -36,7 +36,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> models{"small-dense", "small-moe8", "small-moe64"};
-  std::string device = "CPU", precision = "FP32";
+  std::string device = "CPU", precision = "FP32", moments = "FP32";
   // balanced: experts in turn; free: the untrained router; skewed: the router's choice
   // pushed to the first experts.
   std::vector<std::string> routing{"balanced"};
@@ -52,6 +52,7 @@ Config make_config(const NamedModel& model, const Arguments& a, const std::strin
   c.model = model.options;
   c.device = a.device == "CUDA" ? Device::kCuda : Device::kCpu;
   c.precision = a.precision == "BF16" ? Precision::kBF16 : Precision::kFP32;
+  c.optimizer.moments = a.moments == "BF16" ? DType::kBF16 : DType::kF32;
   c.train.sequence_length = model.sequence_length;
   c.train.micro_batch_size =
       a.micro_batch > 0 ? a.micro_batch : std::max<int64_t>(1, model.micro_batch / ranks);
@@ -123,7 +124,7 @@ class Run {
       : config_(config),
         mesh_(make_mesh(world, config.model.moe ? world->size() : 1, config.device, {}, false)),
         model_(store_, config_.model, compute_dtype(config_.precision), mesh_.ep) {
-    store_.materialize(config_.device, 1, true, true, segment_options(mesh_));
+    store_.materialize(config_.device, 1, true, true, segment_options(mesh_, config_.optimizer.moments));
     if (routing == "skewed") skew(store_);
     stepper_.emplace(config_, model_, store_, mesh_);
     for (uint64_t i = 0; i < 4; ++i) batches_.push_back(random_batch(config_, i));
@@ -209,7 +210,7 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
   fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n",
              static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss);
   const StepShape shape{c.train.global_batch_size * c.train.sequence_length, c.train.sequence_length, ranks,
-                        c.precision == Precision::kBF16};
+                        c.precision == Precision::kBF16, c.optimizer.moments == DType::kBF16};
   const std::map<std::string, Work> work = work_of_step(c.model, shape);
   const double share = m.product_flops > 0 ? tokens * flops_per_token(c.model, c.train.sequence_length) /
                                                  (ranks * m.product_flops)
@@ -224,6 +225,7 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
                               {"model", model.name},
                               {"device", a.device},
                               {"precision", a.precision},
+                              {"moments", a.moments},
                               {"ranks", ranks},
                               {"graphs", a.graphs},
                               {"routing", c.model.moe ? routing : "none"},
@@ -282,6 +284,7 @@ int main_of(int argc, char** argv) {
   app.add_option("--models", a.models, "Names, see benchmarks/train_step/models.cpp")->delimiter(',');
   app.add_option("--device", a.device)->check(CLI::IsMember({"CPU", "CUDA"}));
   app.add_option("--precision", a.precision)->check(CLI::IsMember({"FP32", "BF16"}));
+  app.add_option("--moments", a.moments, "Of AdamW")->check(CLI::IsMember({"FP32", "BF16"}));
   app.add_option("--routing", a.routing)
       ->delimiter(',')
       ->check(CLI::IsMember({"balanced", "free", "skewed"}));

@@ -18,6 +18,7 @@ struct StepShape {
   int64_t tokens, sequence_length;  // of the step, all micro-batches
   int ranks = 1;                    // which share the tokens, and each parameter's update
   bool bf16 = false;
+  bool bf16_moments = false;
 };
 
 // What one rank does of a step, by the names of train_step/profile.h ("linear", "linear backward", ...;

@@ -87,7 +87,7 @@ void ParameterStore::assign_segments(const SegmentOptions& options) {
   }
 }
 
-void ParameterStore::allocate(Segment& s) const {
+void ParameterStore::allocate(Segment& s, DType moments) const {
   const Parameter& last = parameters_[s.parameters.back()];
   const int64_t n = padded(last.offset + last.spec.shape.numel(), kAlign * s.share.ranks);
   const DType wide = acc_of(s.dtype);
@@ -96,8 +96,9 @@ void ParameterStore::allocate(Segment& s) const {
   s.grad = Tensor::zeros({n}, wide, device_);
   const Shape part{n / s.share.ranks};
   if (s.dtype != wide) s.master = Tensor::zeros(part, wide, device_);
-  s.m = Tensor::zeros(part, wide, device_);
-  s.v = Tensor::zeros(part, wide, device_);
+  if (wide == DType::kF64) moments = wide;
+  s.m = Tensor::zeros(part, moments, device_);
+  s.v = Tensor::zeros(part, moments, device_);
 }
 
 void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, bool initialize,
@@ -105,7 +106,7 @@ void ParameterStore::materialize(Device device, uint64_t seed, bool trainable, b
   device_ = device;
   trainable_ = trainable;
   assign_segments(options);
-  for (Segment& s : segments_) allocate(s);
+  for (Segment& s : segments_) allocate(s, options.moments);
   for (Parameter& p : parameters_) {
     const Segment& s = segments_[p.segment];
     p.var.set_value(s.value.slice(p.offset, p.spec.shape));

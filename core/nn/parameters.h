@@ -60,7 +60,7 @@ struct Segment {
   Tensor value{};                 // [n] dtype
   Tensor grad{};                  // [n] Acc
   Tensor master{};                // [n / ranks] Acc; undefined where dtype is Acc
-  Tensor m{}, v{};                // [n / ranks] Acc
+  Tensor m{}, v{};                // [n / ranks] SegmentOptions::moments, or Acc of float64
 
   int64_t part_begin() const { return value.numel() / share.ranks * share.rank; }
   // This rank's part of `value` or `grad`.
@@ -73,6 +73,7 @@ struct SegmentOptions {
   // A segment has at most so many elements, unless it is one parameter: what is reduced at a time (32 MiB of
   // float32).
   int64_t max_elements = int64_t{8} << 20;
+  DType moments = DType::kF32;  // float64 parameters keep float64
 };
 
 class ParameterStore {
@@ -114,7 +115,7 @@ class ParameterStore {
 
  private:
   void assign_segments(const SegmentOptions& options);
-  void allocate(Segment& segment) const;
+  void allocate(Segment& segment, DType moments) const;
   void initialize(uint64_t seed);
 
   std::vector<Parameter> parameters_;

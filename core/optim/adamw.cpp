@@ -19,6 +19,17 @@ double progress_of(const ScheduleOptions& s, int64_t step) {
   return std::clamp(static_cast<double>(step - s.warmup_steps) / static_cast<double>(length), 0.0, 1.0);
 }
 
+// f.operator()<T, M>(executor) with the types of the segment's parameters and of their moments.
+template <class F>
+void launch_update(const Segment& s, F&& f) {
+  launch(s.value, [&]<class T>(auto on) {
+    if constexpr (!std::is_same_v<T, double>) {
+      if (s.m.dtype() == DType::kBF16) return f.template operator()<T, BF16>(on);
+    }
+    f.template operator()<T, Acc<T>>(on);
+  });
+}
+
 }  // namespace
 
 double schedule_factor(const ScheduleOptions& s, int64_t step) {
@@ -69,21 +80,21 @@ void add_gradient_squares(const ParameterStore& store, const Tensor& sum, const 
 void adamw_step(ParameterStore& store, const AdamWOptions& o, double lr, int64_t step, const Tensor& clip) {
   for (const Segment& s : store.segments()) {
     const Tensor p = s.part(s.value), grad = s.part(s.grad);
-    launch(p, [&]<class T>(auto on) {
+    launch_update(s, [&]<class T, class M>(auto on) {
       using A = Acc<T>;
-      kernels::run(on, kernels::AdamW<T>{.p = p.data<T>(),
-                                         .master = s.master.data_or_null<A>(),
-                                         .m = s.m.data<A>(),
-                                         .v = s.v.data<A>(),
-                                         .grad = grad.data<A>(),
-                                         .clip = clip.data<A>(),
-                                         .n = p.numel(),
-                                         .step = step,
-                                         .lr = lr,
-                                         .beta1 = o.beta1,
-                                         .beta2 = o.beta2,
-                                         .eps = o.eps,
-                                         .weight_decay = s.decay ? o.weight_decay : 0.0});
+      kernels::run(on, kernels::AdamW<T, M>{.p = p.data<T>(),
+                                            .master = s.master.data_or_null<A>(),
+                                            .m = s.m.data<M>(),
+                                            .v = s.v.data<M>(),
+                                            .grad = grad.data<A>(),
+                                            .clip = clip.data<A>(),
+                                            .n = p.numel(),
+                                            .step = step,
+                                            .lr = lr,
+                                            .beta1 = o.beta1,
+                                            .beta2 = o.beta2,
+                                            .eps = o.eps,
+                                            .weight_decay = s.decay ? o.weight_decay : 0.0});
     });
   }
 }

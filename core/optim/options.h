@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/dtype.h"
+
 namespace switchyard {
 
 struct AdamWOptions {
@@ -10,8 +12,9 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0.1;  // on tensors of two or more dimensions
-  double clip_norm = 1;       // 0: no clipping
+  double weight_decay = 0.1;    // on tensors of two or more dimensions
+  double clip_norm = 1;         // 0: no clipping
+  DType moments = DType::kF32;  // or kBF16; of float64 parameters they are float64
 };
 
 enum class ScheduleKind : uint8_t { kConstant, kCosine, kLinear, kWsd };

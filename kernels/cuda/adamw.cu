@@ -1,5 +1,7 @@
 #include "kernels/adamw.h"
 
+#include <algorithm>
+
 #include "kernels/cuda/common.cuh"
 
 namespace switchyard::kernels {
@@ -16,8 +18,8 @@ struct Rates {
   A eps;
 };
 
-template <class T>
-Rates<Acc<T>> rates_of(const AdamW<T>& a) {
+template <class T, class M>
+Rates<Acc<T>> rates_of(const AdamW<T, M>& a) {
   using A = Acc<T>;
   const double step = static_cast<double>(a.step);
   return {.keep = static_cast<A>(1 - a.lr * a.weight_decay),
@@ -30,8 +32,8 @@ Rates<Acc<T>> rates_of(const AdamW<T>& a) {
           .eps = static_cast<A>(a.eps)};
 }
 
-template <int V, class T>
-__device__ void update(const AdamW<T>& a, const Rates<Acc<T>>& rates, int64_t i) {
+template <int V, class T, class M>
+__device__ void update(const AdamW<T, M>& a, const Rates<Acc<T>>& rates, int64_t i) {
   using A = Acc<T>;
   A g[V], m[V], v[V], p[V];
   load<V>(a.grad + i, g);
@@ -55,8 +57,8 @@ __device__ void update(const AdamW<T>& a, const Rates<Acc<T>>& rates, int64_t i)
   store<V>(a.p + i, p);
 }
 
-template <int V, class T>
-__global__ void adamw_kernel(AdamW<T> a, Rates<Acc<T>> rates) {
+template <int V, class T, class M>
+__global__ void adamw_kernel(AdamW<T, M> a, Rates<Acc<T>> rates) {
   const int64_t i = map_index();
   if (i < a.n / V) update<V>(a, rates, i * V);
   if (V > 1 && i < a.n % V) update<1>(a, rates, a.n / V * V + i);
@@ -64,16 +66,19 @@ __global__ void adamw_kernel(AdamW<T> a, Rates<Acc<T>> rates) {
 
 }  // namespace
 
-template <class T>
-void run(Cuda on, const AdamW<T>& a) {
-  with_width<kVector<T>>(vectorizable<kVector<T>>(0, a.p, a.master, a.m, a.v, a.grad), [&](auto v) {
+template <class T, class M>
+void run(Cuda on, const AdamW<T, M>& a) {
+  constexpr int kWidth = std::max(kVector<T>, kVector<M>);  // of the narrower one
+  with_width<kWidth>(vectorizable<kWidth>(0, a.p, a.master, a.m, a.v, a.grad), [&](auto v) {
     const int64_t threads = a.n / v > a.n % v ? a.n / v : a.n % v;
-    launch_kernel(adamw_kernel<v, T>, map_grid(threads), kMapThreads, 0, on.stream, a, rates_of(a));
+    launch_kernel(adamw_kernel<v, T, M>, map_grid(threads), kMapThreads, 0, on.stream, a, rates_of(a));
   });
 }
 
 template void run(Cuda, const AdamW<float>&);
+template void run(Cuda, const AdamW<float, BF16>&);
 template void run(Cuda, const AdamW<BF16>&);
+template void run(Cuda, const AdamW<BF16, BF16>&);
 template void run(Cuda, const AdamW<double>&);
 
 }  // namespace switchyard::kernels

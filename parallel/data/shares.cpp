@@ -1,5 +1,6 @@
 #include "parallel/data/shares.h"
 
+#include "core/ops.h"
 #include "parallel/collectives.h"
 
 namespace switchyard {
@@ -21,8 +22,8 @@ const Axis& holders_of(Placement placement, const Mesh& mesh) {
   return placement == Placement::kExpert ? mesh.edp : mesh.world;
 }
 
-SegmentOptions segment_options(const Mesh& mesh) {
-  return {.replicated = share_of(mesh.world), .experts = share_of(mesh.edp)};
+SegmentOptions segment_options(const Mesh& mesh, DType moments) {
+  return {.replicated = share_of(mesh.world), .experts = share_of(mesh.edp), .moments = moments};
 }
 
 int64_t gather_values(const ParameterStore& store, const Mesh& mesh) {
@@ -48,7 +49,8 @@ std::vector<Tensor> gather_state(const ParameterStore& store, Kind kind, const M
     } else if (s.share.ranks == 1) {
       runs.push_back(state);
     } else {
-      s.part(s.grad).copy_from(state);
+      // As wide as gradients, element over element: between parameters both are zero, and stay so.
+      s.part(s.grad).copy_from(cast(Var(state), s.grad.dtype()).value());
       all_gather_in_place(s.grad, holders_of(s.placement, mesh).device);
       runs.push_back(s.grad);
     }

@@ -12,7 +12,7 @@ namespace switchyard {
 const Axis& holders_of(Placement placement, const Mesh& mesh);
 
 // For ParameterStore::materialize().
-SegmentOptions segment_options(const Mesh& mesh);
+SegmentOptions segment_options(const Mesh& mesh, DType moments = DType::kF32);
 
 // After an update: every rank's part of the values, to all. Returns the bytes of the values so gathered.
 int64_t gather_values(const ParameterStore& store, const Mesh& mesh);

@@ -8,11 +8,11 @@ namespace switchyard {
 namespace {
 
 // Experts move if that spares the fullest rank more than this part of a rank's mean load, and the time it
-// takes. An expert's weights, masters and moments are 12 to 14 bytes a parameter, a pair is 6 operations a
-// parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an expert takes as long as 80 pairs:
-// 100, with what starting costs. (An H100 over NVLink: some thousands. There a step has tens of thousands of
-// pairs a rank, and the part is the stricter condition.) What ranks hold in parts, five sixths of the bytes,
-// is summed before it travels: twice (N-1)/N of it among N.
+// takes. An expert's weights, masters and moments are 12 to 14 bytes a parameter (8 to 10 with bf16
+// moments), a pair is 6 operations a parameter: where a core multiplies at 100 GF/s and sends 3 GB/s, an
+// expert takes as long as 80 pairs: 100, with what starting costs. (An H100 over NVLink: some thousands.
+// There a step has tens of thousands of pairs a rank, and the part is the stricter condition.) What ranks
+// hold in parts, five sixths of the bytes, is summed before it travels: twice (N-1)/N of it among N.
 constexpr double kWorthMoving = 0.03;
 constexpr double kPairsPerMove = 100;
 constexpr double kInParts = 5.0 / 6;

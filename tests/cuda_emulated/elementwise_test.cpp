@@ -111,17 +111,17 @@ TYPED_TEST(Elementwise, Sum) {
       });
 }
 
-TYPED_TEST(Elementwise, AdamW) {
-  using T = TypeParam;
+template <class T, class M = Acc<T>>
+void adamw() {
   using A = Acc<T>;
   for (int64_t n : kSizes)
     expect_same([=](auto& bench) {
       run(bench.on(),
-          AdamW<T>{
+          AdamW<T, M>{
               .p = bench.template output<T>(random_vector<T>(n, 1)),
               .master = std::is_same_v<T, A> ? nullptr : bench.template output<A>(random_vector<A>(n, 2)),
-              .m = bench.template output<A>(random_vector<A>(n, 3)),
-              .v = bench.template output<A>(random_vector<A>(n, 4, 0, 1)),
+              .m = bench.template output<M>(random_vector<M>(n, 3)),
+              .v = bench.template output<M>(random_vector<M>(n, 4, 0, 1)),
               .grad = bench.input(random_vector<A>(n, 5)),
               .clip = bench.input(std::vector<A>{A(0.5)}),
               .n = n,
@@ -132,6 +132,13 @@ TYPED_TEST(Elementwise, AdamW) {
               .eps = 1e-8,
               .weight_decay = 0.1});
     });
+}
+
+TYPED_TEST(Elementwise, AdamW) { adamw<TypeParam>(); }
+
+TEST_F(CudaKernels, AdamWWithMomentsInBf16) {
+  adamw<float, BF16>();
+  adamw<BF16, BF16>();
 }
 
 TEST_F(CudaKernels, SplitIntoParts) {

@@ -14,13 +14,13 @@ namespace {
 using Values = std::vector<double>;
 const Values kStart = {0.5, -1.25, 2.0, -0.03125, 1e-3, 0.75};
 
-template <class T>
+template <class T, class M = Acc<T>>
 struct Optimizer {
   using A = Acc<T>;
   static constexpr bool kHasMaster = !std::is_same_v<T, A>;
   std::vector<A> master = std::vector<A>(kStart.begin(), kStart.end());
   std::vector<T> p = std::vector<T>(6);
-  std::vector<A> m = std::vector<A>(6), v = m;
+  std::vector<M> m = std::vector<M>(6), v = m;
   A clip = 1;
 
   Optimizer() {
@@ -30,8 +30,8 @@ struct Optimizer {
     std::vector<A> grad;
     for (int64_t i = 0; i < 6; ++i)
       grad.push_back(gradient_scale * static_cast<A>((7 * (s - 1) + 3 * i) % 11 - 5) / 8);
-    run(Cpu{}, AdamW<T>{p.data(), kHasMaster ? master.data() : nullptr, m.data(), v.data(), grad.data(),
-                        &clip, 6, s, 1e-2, 0.9, 0.95, 1e-8, 0.1});
+    run(Cpu{}, AdamW<T, M>{p.data(), kHasMaster ? master.data() : nullptr, m.data(), v.data(), grad.data(),
+                           &clip, 6, s, 1e-2, 0.9, 0.95, 1e-8, 0.1});
   }
   void five_steps() {
     for (int64_t s = 1; s <= 5; ++s) step(s);
@@ -80,6 +80,87 @@ TEST(AdamWTest, Bf16MovesItsMasterAndRoundsIt) {
   b.five_steps();
   EXPECT_TRUE(same_bits(b.master, f.p));
   for (size_t i = 0; i < 6; ++i) EXPECT_EQ(b.p[i].bits, BF16(f.p[i]).bits);
+}
+
+// Five steps in double, of which the next finds the moments rounded.
+struct RoundedReference {
+  Values p = kStart, m = Values(6), v = m;
+
+  void step(int64_t s) {
+    const double correction1 = 1 - std::pow(0.9, s), correction2 = 1 - std::pow(0.95, s);
+    for (int64_t i = 0; i < 6; ++i) {
+      const double g = static_cast<double>((7 * (s - 1) + 3 * i) % 11 - 5) / 8;
+      const double first = 0.9 * m[i] + 0.1 * g, second = 0.95 * v[i] + 0.05 * g * g;
+      p[i] = p[i] * (1 - 1e-3) - 1e-2 / correction1 * first / (std::sqrt(second / correction2) + 1e-8);
+      m[i] = static_cast<float>(BF16(static_cast<float>(first)));
+      v[i] = static_cast<float>(BF16(static_cast<float>(second)));
+    }
+  }
+};
+
+template <class T>
+void expect_rounded_moments() {
+  RoundedReference reference;
+  Optimizer<T, BF16> o;
+  for (int64_t s = 1; s <= 5; ++s) {
+    reference.step(s);
+    o.step(s);
+    for (size_t i = 0; i < 6; ++i) {
+      EXPECT_EQ(static_cast<float>(o.m[i]), reference.m[i]) << s << " " << i;
+      EXPECT_EQ(static_cast<float>(o.v[i]), reference.v[i]) << s << " " << i;
+      const double p = o.kHasMaster ? o.master[i] : static_cast<double>(static_cast<float>(o.p[i]));
+      EXPECT_NEAR(p, reference.p[i], 2.5e-7 * std::max(std::abs(kStart[i]), 0.05)) << s << " " << i;
+    }
+  }
+}
+
+TEST(AdamWTest, MomentsInBf16AreRoundedAfterTheStepThatUsesThem) {
+  expect_rounded_moments<float>();
+  expect_rounded_moments<BF16>();
+}
+
+// Blocks and what is left over; the bits of a step with float moments, which are rounded afterwards.
+TEST(AdamWTest, MomentsInBf16ChangeNothingButTheirOwnBits) {
+  constexpr int64_t kN = 9013;
+  const float clip = 0.7f;
+  auto p = random_values<float>(kN, 1), expected = p;
+  std::vector<BF16> m(kN), v(kN);
+  std::vector<float> wide_m(kN), wide_v(kN);
+  for (int64_t s = 1; s <= 4; ++s) {
+    const auto grad = random_values<float>(kN, static_cast<uint32_t>(10 + s));
+    run(Cpu{}, AdamW<float, BF16>{p.data(), nullptr, m.data(), v.data(), grad.data(), &clip, kN, s, 1e-3, 0.9,
+                                  0.95, 1e-8, 0.1});
+    run(Cpu{}, AdamW<float>{expected.data(), nullptr, wide_m.data(), wide_v.data(), grad.data(), &clip, kN, s,
+                            1e-3, 0.9, 0.95, 1e-8, 0.1});
+    const auto round = [](float x) { return static_cast<float>(BF16(x)); };
+    std::transform(wide_m.begin(), wide_m.end(), wide_m.begin(), round);
+    std::transform(wide_v.begin(), wide_v.end(), wide_v.begin(), round);
+    ASSERT_TRUE(same_bits(p, expected)) << s;
+    for (int64_t i = 0; i < kN; ++i) {
+      ASSERT_EQ(static_cast<float>(m[i]), wide_m[i]) << s << " " << i;
+      ASSERT_EQ(static_cast<float>(v[i]), wide_v[i]) << s << " " << i;
+    }
+  }
+}
+
+// What the bound on the betas is for (trainer/config/conflicts.cpp): without gradients moments fall to 1e-5
+// in about as many steps as unrounded ones. With 0.999 they would stay.
+TEST(AdamWTest, MomentsInBf16Decay) {
+  const auto after = [](double beta, int64_t steps) {
+    BF16 m(1.0f), v(1.0f);
+    float p = 0;
+    const float grad = 0, clip = 1;
+    for (int64_t s = 1; s <= steps; ++s)
+      run(Cpu{}, AdamW<float, BF16>{&p, nullptr, &m, &v, &grad, &clip, 1, s, 0, beta, beta, 1e-8, 0});
+    EXPECT_EQ(m.bits, v.bits) << beta;
+    return static_cast<double>(static_cast<float>(v));
+  };
+  for (const double beta : {0.5, 0.9, 0.95, 0.99, 1 - 0x1p-7}) {
+    const double tenfold = std::log(0.1) / std::log(beta), steps = 5 * tenfold;  // to 1e-5
+    EXPECT_LT(after(beta, std::llround(steps * 1.5)), 1e-5) << beta;
+    EXPECT_GT(after(beta, std::llround(steps / 1.5)), 1e-5) << beta;
+  }
+  EXPECT_GT(after(0.999, 20000), 0.4);
 }
 
 TEST(AdamWTest, ClipScalesTheGradient) {

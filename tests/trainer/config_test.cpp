@@ -59,7 +59,7 @@ TEST(Config, EveryGivenFieldArrives) {
       "name: \"a b\" seed: 18446744073709551615 precision: BF16 device: CUDA threads: 3\n"
       "parallel { expert: 2 timeout_seconds: 7.5 }\n"
       "train { steps: 9 global_batch_size: 8 micro_batch_size: 2 sequence_length: 5 }\n"
-      "optimizer { lr: 1e-3 beta1: 0.5 beta2: 0.6 eps: 1e-6 weight_decay: 0 clip_norm: 0 }\n"
+      "optimizer { lr: 1e-3 beta1: 0.5 beta2: 0.6 eps: 1e-6 weight_decay: 0 clip_norm: 0 moments: BF16 }\n"
       "schedule { kind: WSD warmup_steps: 20 min_lr_ratio: 0.25 decay_fraction: 1 }\n"
       "data { train: 'x/y' validation: \"z\" shuffle: false } eval { every_steps: 3 batches: 0 }\n"
       "checkpoint { every_steps: 4 keep_last: 2 } log { every_steps: 6 }\n"
@@ -71,6 +71,7 @@ TEST(Config, EveryGivenFieldArrives) {
   EXPECT_EQ(config.threads, 3);
   EXPECT_EQ(config.parallel.timeout_seconds, 7.5);
   EXPECT_EQ(config.optimizer.eps, 1e-6);
+  EXPECT_EQ(config.optimizer.moments, DType::kBF16);
   EXPECT_EQ(config.schedule.kind, ScheduleKind::kWsd);
   EXPECT_EQ(config.schedule.warmup_steps, 20);
   EXPECT_EQ(config.schedule.steps, 9);
@@ -113,6 +114,17 @@ TEST(Config, EnumNumbersAreThoseOfTheCppEnums) {
       parse_after_model("", {"model.moe.score_function=SIGMOID", "model.moe.token_drop_policy=POSITION"});
   EXPECT_EQ(config.model.moe->score_function, kernels::ScoreFunction::kSigmoid);
   EXPECT_EQ(config.model.moe->token_drop_policy, kernels::DropPolicy::kPosition);
+}
+
+TEST(Config, MomentsAreFloat32UnlessAsked) {
+  const auto moments = [](const std::vector<std::string>& sets) {
+    return parse_after_model("", sets).optimizer.moments;
+  };
+  EXPECT_EQ(moments({}), DType::kF32);
+  EXPECT_EQ(moments({"optimizer.moments=FP32", "optimizer.beta2=0.999"}), DType::kF32);
+  EXPECT_EQ(moments({"optimizer.moments=BF16"}), DType::kBF16);
+  EXPECT_EQ(moments({"optimizer.moments=BF16", "optimizer.beta1=0", "optimizer.beta2=0.9921875"}),
+            DType::kBF16);
 }
 
 TEST(Config, AuxLossWithoutABalanceTypeMeansAux) {

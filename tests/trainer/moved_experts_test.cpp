@@ -23,9 +23,11 @@ constexpr const char* kMoving =
     "model { moe { num_experts: 8 aux_loss_coeff: 0 bias_update_rate: 0 } } parallel { "
     "rebalance_over_steps: 3 shadow_pairs: 3 } train { sequence_length: 128 } ";
 
+constexpr const char* kBf16Moments = "optimizer { moments: BF16 } ";
+
 // Experts stand where they stood, and the loads seen so far count.
 TEST_F(MovedExperts, GoOnBitForBit) {
-  for (const char* precision : {"precision: FP32 ", "precision: BF16 "}) {
+  for (const char* precision : {"precision: FP32 ", "precision: BF16 ", kBf16Moments}) {
     const std::string name = precision, changes = precision + std::string(kMoving);
     const Steps straight = run("straight" + name, {4, 2}, 14, changes);
     EXPECT_GT(sum_of_metric(folder_ / ("straight" + name), "experts_shadowed"), 0);
@@ -37,9 +39,13 @@ TEST_F(MovedExperts, GoOnBitForBit) {
 
 // Experts whose masters and moments are in parts, on two ranks each.
 TEST_F(MovedExperts, TrainAsIfTheyHadStayed) {
-  const Steps alone = run("alone", {1, 1}, 14, kMoving), moved = run("moved", {4, 2}, 14, kMoving);
-  EXPECT_TRUE(any_moved("moved", 14));
-  expect_same_training(moved, alone, 1e-5);
+  for (const char* moments : {"", kBf16Moments}) {
+    const std::string name = moments, changes = moments + std::string(kMoving);
+    const Steps alone = run("alone" + name, {1, 1}, 14, changes);
+    const Steps moved = run("moved" + name, {4, 2}, 14, changes);
+    EXPECT_TRUE(any_moved("moved" + name, 14));
+    expect_same_training(moved, alone, 1e-5);
+  }
 }
 
 // Whatever the order of degrees, one rank of an ep group included, which has every expert in its own slot.

@@ -35,12 +35,18 @@ void refuse_non_finite(const std::vector<float>& values, const std::string& name
     fail(Fault::kNonFinite, "the checkpoint is not written: ", name, " is not finite after the last update");
 }
 
-TensorSource source_of(const Tensor& run, const Parameter& parameter, const Piece& piece, Kind kind) {
-  return {names_of(kind).prefix + piece.name, FileDType::kF32, piece.shape.vector(),
-          [&run, &parameter, &piece, kind](const Emit& emit) {
+// What is kept in bf16 loses nothing by it.
+FileDType dtype_in_file(const Segment& s, Kind kind) {
+  return kind != Kind::kValue && s.m.dtype() == DType::kBF16 ? FileDType::kBF16 : FileDType::kF32;
+}
+
+TensorSource source_of(const Tensor& run, const Parameter& parameter, const Piece& piece, Kind kind,
+                       FileDType dtype) {
+  return {names_of(kind).prefix + piece.name, dtype, piece.shape.vector(),
+          [&run, &parameter, &piece, kind, dtype](const Emit& emit) {
             const std::vector<float> values = read_piece(run, parameter, piece);
             refuse_non_finite(values, names_of(kind).prefix + piece.name);
-            emit(values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+            emit_converted(FileDType::kF32, values.data(), std::ssize(values), dtype, emit);
           }};
 }
 
@@ -51,10 +57,11 @@ std::vector<TensorSource> own_pieces(const ParameterStore& store, const Mesh& me
   int64_t turn = 0, expert_turn = 0;
   for (const Parameter& p : store.parameters()) {
     const Axis& holders = holders_of(p.spec.placement, mesh);
+    const FileDType dtype = dtype_in_file(store.segments()[p.segment], kind);
     int64_t& next = p.spec.placement == Placement::kExpert ? expert_turn : turn;
     for (const Piece& piece : p.spec.pieces)
       if (next++ % holders.size() == holders.rank())
-        tensors.push_back(source_of(runs[p.segment], p, piece, kind));
+        tensors.push_back(source_of(runs[p.segment], p, piece, kind, dtype));
   }
   return tensors;
 }

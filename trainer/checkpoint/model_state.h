@@ -2,8 +2,8 @@
 // other wrote.
 //
 //   weights      NAME                     F32 (the masters', where there are masters)
-//   optimizer_m  adam_m.NAME              F32
-//   optimizer_v  adam_v.NAME              F32
+//   optimizer_m  adam_m.NAME              F32 or BF16, as they are kept; either is read as what is kept
+//   optimizer_v  adam_v.NAME              the same
 #pragma once
 
 #include "core/nn/parameters.h"

@@ -183,6 +183,20 @@ void check_cuda_graphs(Checker& c, const Config& config) {
             moe.noisy_gate ? "noisy_gate" : "jitter_eps");
 }
 
+// Without gradients a moment falls by (1 - beta) of itself in a step. In bf16 it is 2^7 to 2^8 units in its
+// last place, so from 1 - beta = 2^-7 on it falls by at least one unit, of which rounding to nearest takes or
+// gives at most half. Below 2^-8 it may be less than half a unit, and the moment would never fall again.
+constexpr double kHighestBf16Beta = 1 - 0x1p-7;
+
+void check_moments(Checker& c, const AdamWOptions& o) {
+  if (o.moments != DType::kBF16) return;
+  for (const auto& [name, beta] : {std::pair{"optimizer.beta1", o.beta1}, {"optimizer.beta2", o.beta2}}) {
+    c.require(beta <= kHighestBf16Beta, name,
+              "{} ({}) exceeds {}, the most that optimizer.moments (BF16) allow", name, beta,
+              kHighestBf16Beta);
+  }
+}
+
 std::optional<Conflict> find_conflict(const Config& config) {
   Checker c;
   const TrainOptions& t = config.train;
@@ -202,6 +216,7 @@ std::optional<Conflict> find_conflict(const Config& config) {
             static_cast<int64_t>(kAbsurdChoices));
   c.add(find_device_conflict(config.model, config.device));
   check_cuda_graphs(c, config);
+  check_moments(c, config.optimizer);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "

@@ -120,6 +120,7 @@ void each_job_field(Visitor& v, Options& c) {
     in("eps", o.eps, above_zero(1e30));
     in("weight_decay", o.weight_decay, kNonNegative);
     in("clip_norm", o.clip_norm, kNonNegative);
+    in("moments", o.moments, kFree);
   });
   v.group("schedule", c.schedule, [](auto& in, auto& o) {
     in("kind", o.kind, kFree);

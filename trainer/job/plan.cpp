@@ -64,7 +64,7 @@ Plan make_plan(Config config, int64_t world) {
 
   ParameterStore store;
   Transformer model(store, config.model, compute_dtype(config.precision), mesh.ep);
-  store.materialize(Device::kMeta, config.seed, true, true, segment_options(mesh));
+  store.materialize(Device::kMeta, config.seed, true, true, segment_options(mesh, config.optimizer.moments));
   for (const Segment& s : store.segments()) {
     plan.weights += s.value.bytes();
     plan.gradients += s.grad.bytes();

@@ -182,7 +182,8 @@ void TrainingJob::build_model() {
   store_ = std::make_unique<ParameterStore>();
   model_ = std::make_unique<Transformer>(*store_, config_.model, compute_dtype(config_.precision), mesh_.ep);
   const bool fresh = !resume_from_ && config_.train.init_from.empty();
-  store_->materialize(config_.device, config_.seed, true, fresh, segment_options(mesh_));
+  store_->materialize(config_.device, config_.seed, true, fresh,
+                      segment_options(mesh_, config_.optimizer.moments));
 }
 
 void TrainingJob::check_resumable(CheckpointReader& reader) {

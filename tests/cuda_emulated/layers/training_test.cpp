@@ -60,6 +60,10 @@ TEST_F(EmulatedTraining, LossesAreTheCpusWithGateNoiseAndGlobalBalance) {
   expect_same_as_cpu("model { moe { noisy_gate: true balance: GLOBAL aux_loss_coeff: 0.1 } }");
 }
 
+TEST_F(EmulatedTraining, LossesAreTheCpusWithMomentsInBf16) {
+  expect_same_as_cpu("optimizer { moments: BF16 }", {2, 1});
+}
+
 TEST_F(EmulatedTraining, LossesAreTheCpusOnTwoExpertParallelRanks) { expect_same_as_cpu("", {2, 2}); }
 
 TEST_F(EmulatedTraining, LossesAreTheCpusWhereExpertsMoveBetweenRanks) {

@@ -6,8 +6,8 @@
 namespace switchyard::kernels {
 namespace {
 
-// A part of the sum: steps [first, first + steps) for all of C, whose sums are handed to
-// store(i, j, rows [kNr, kMr], how many of these, columns).
+// The part of the sum from l on, of so many steps, for all of C. Every kNr x kMr block of it goes to
+// store(i, j, block, how many of its rows, and of its columns).
 template <class E, class T, class Store>
 void multiply_part(const Matmul<T, T>& p, int64_t l, int64_t steps, const Store& store) {
   thread_local Scratch<E> x_scratch, last_scratch;

@@ -17,7 +17,7 @@ namespace {
 // second-level cache.
 constexpr int64_t kGroup = 32 * 1024;
 constexpr int64_t kChunk = 8 * kMr, kRows = 1024 / kChunk * kChunk;
-constexpr int64_t kRowsInPlace = 128;
+constexpr int64_t kRowsInPlace = 128, kSecondLevelLines = (1 << 20) / 64;
 constexpr int64_t kNc = 64 * kNr;  // columns of a bf16 result whose sums wait together
 
 // Where tiles of a float32 result go, and the squares of kMr rows at a time, lane by lane (null: nowhere).
@@ -142,11 +142,18 @@ struct Blocks {
   }
 
   // Whether a group of B is read where it is: packing it takes as long as the products of some 24 rows of A.
-  // Whole tiles, lines, and steps only.
+  // Whole tiles, lines, and steps only; and its rows must not all compete for the same sets of the cache.
   bool is_in_place(int64_t j) const {
     constexpr int64_t kLine = 64 / sizeof(T);
     const bool few = kIsAsStored<E, T> && !p.transpose_b && p.m <= kRowsInPlace;
-    return few && p.ldb % kLine == 0 && p.k % kPerStep<E> == 0 && cols(j) % kNr == 0;
+    const bool whole = p.ldb % kLine == 0 && p.k % kPerStep<E> == 0 && cols(j) % kNr == 0;
+    const int64_t row = p.ldb / kLine, power_of_two_in_row = row & -row;
+    return few && whole && depth(0) * power_of_two_in_row <= kSecondLevelLines;
+  }
+
+  // Of the tiles of `rows` rows of A and group j.
+  int64_t steps_of(int64_t rows, int64_t j, int64_t l) const {
+    return whole_panels(rows, kMr) / kMr * (whole_panels(cols(j), kNr) / kNr) * steps<E>(depth(l));
   }
 
   // Where a part of the sum for kRows rows begins, and the one after it.
@@ -158,6 +165,17 @@ struct Blocks {
     if (l + kDepth < p.k) return {p.a, p.b, i, l + kDepth};
     if (i + kRows < p.m) return {p.a, p.b, i + kRows, 0};
     return {p.next_a, p.next_b, 0, 0};
+  }
+
+  // What is fetched while m rows from i on meet group j: the next group, or what comes after this part.
+  struct Following {
+    Ahead a, b;
+  };
+  Following following(int64_t i, int64_t m, int64_t j, int64_t l) const {
+    const int64_t steps = steps_of(m, j, l);
+    if (j + group < n) return {{}, b_ahead(p.b, j + group, l, steps)};
+    const Begin next = after(i, l);
+    return {a_ahead(next.a, next.i, next.l, steps), b_ahead(next.b, 0, next.l, steps)};
   }
 };
 
@@ -199,24 +217,19 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
   const int64_t part = steps<E>(blocks.depth(l));
   E* const a = a_scratch.reserve(whole_panels(m, kMr) * part);
   E* const b = b_scratch.reserve(kGroup);
-  const auto next = blocks.after(i, l);
   for (int64_t j = 0; j < blocks.n; j += blocks.group) {
-    const bool is_last = j + blocks.group >= blocks.n, in_place = blocks.is_in_place(j);
+    const bool in_place = blocks.is_in_place(j);
     if (!in_place) blocks.pack_b(b, j, l);
-    const int64_t steps_a_row = whole_panels(blocks.cols(j), kNr) / kNr * part, all = m / kMr * steps_a_row;
-    Ahead b_ahead = is_last ? blocks.b_ahead(next.b, 0, next.l, all)
-                            : blocks.b_ahead(blocks.p.b, j + blocks.group, l, all);
-    Ahead a_ahead = is_last ? blocks.a_ahead(next.a, next.i, next.l, all) : Ahead();
+    auto next = blocks.following(i, m, j, l);
     for (int64_t r = 0; r < m; r += kChunk) {
-      const int64_t rows = std::min(kChunk, m - r);
       if (j == 0) {
         blocks.pack_a(a + r * part, i + r, l);
         if (r + kChunk < m)
-          a_ahead = blocks.a_ahead(blocks.p.a, i + r + kChunk, l, kChunk / kMr * steps_a_row);
+          next.a = blocks.a_ahead(blocks.p.a, i + r + kChunk, l, blocks.steps_of(kChunk, j, l));
       }
       const auto multiply = [&](const auto& columns) {
-        multiply_chunk(rows, blocks.cols(j), part, a + r * part, columns, result.from(i + r), j, a_ahead,
-                       b_ahead);
+        multiply_chunk(std::min(kChunk, m - r), blocks.cols(j), part, a + r * part, columns,
+                       result.from(i + r), j, next.a, next.b);
       };
       if (in_place)
         multiply(ColumnsInPlace<T>{blocks.in_b(blocks.p.b, j, l), blocks.p.ldb});

@@ -104,9 +104,10 @@ std::map<std::string, Work> work_of_step(const ModelOptions& o, const StepShape&
   const auto vocab = static_cast<double>(o.vocab_size);
   table.products("linear_cross_entropy", 6 * t * d * vocab, 0);
   table.moves("linear_cross_entropy", 0, 2 * t * d * e + 2 * vocab * d * 4);
-  // Gradients twice (norm, update), moments and (bf16: masters) parameters read and written.
+  // Gradients read (once: their squares can be added up where they are made), moments and (bf16: masters)
+  // parameters read and written.
   table.rows[kUpdate].bytes =
-      parameters_of(o) / shape.ranks * (8 + (shape.bf16_moments ? 8 : 16) + 8 + (shape.bf16 ? 2 : 0));
+      parameters_of(o) / shape.ranks * (4 + (shape.bf16_moments ? 8 : 16) + 8 + (shape.bf16 ? 2 : 0));
   return table.rows;
 }
 

@@ -1,6 +1,6 @@
-// C = A B^T as C^T = B A^T, for a few rows of A: those of B (weights, say) are then read where they are, once,
-// while tiles are computed. Packing them first takes as long as the products of 24 rows. The same sums in the
-// same order as kernels/cpu/packed_gemm.h, so the same bits.
+// C = A B^T as C^T = B A^T, for a few rows of A: those of B (weights, say) are then read where they are,
+// once, while tiles are computed. Packing them first takes as long as the products of 24 rows. The same sums
+// in the same order as kernels/cpu/packed_gemm.h, so the same bits.
 #pragma once
 
 #include "kernels/cpu/panels.h"

@@ -5,6 +5,16 @@
 #include "kernels/matmul.h"
 
 namespace switchyard {
+namespace {
+
+// In how many parts the squares of a weight gradient are summed up while it is made: one a group, or none.
+int64_t square_parts(const Tensor& dy, const RowGroups& groups) {
+  bool sums = false;
+  if (!groups.is_all_rows()) launch(dy, [&]<class T>(auto on) { sums = kernels::sums_squares<T>(on); });
+  return sums ? groups.groups() : 0;
+}
+
+}  // namespace
 
 void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w) {
   CHECK(x.cols() == w.dim(transpose_w ? -1 : -2) && y.cols() == w.dim(transpose_w ? -2 : -1) &&
@@ -32,13 +42,6 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
                                                .transpose_w = transpose_w,
                                                .host_offsets = groups.host ? groups.host->data() : nullptr});
   });
-}
-
-// In how many parts its squares are summed up while it is made: one a group, or none at all.
-static int64_t square_parts(const Tensor& dy, const RowGroups& groups) {
-  bool sums = false;
-  if (!groups.is_all_rows()) launch(dy, [&]<class T>(auto on) { sums = kernels::sums_squares<T>(on); });
-  return sums ? groups.groups() : 0;
 }
 
 Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups) {

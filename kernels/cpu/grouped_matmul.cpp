@@ -77,7 +77,7 @@ template <class C>
 class SquareSums {
  public:
   template <class T>
-  explicit SquareSums(const GroupedMatmulWeight<T, C>& args) : of_group_(square_sums(args.n)) {
+  explicit SquareSums(const GroupedMatmulWeight<T, C>& args) : of_group_(square_sum_count(args.n)) {
     thread_local Scratch<float> scratch;
     if (args.squares != nullptr) sums_ = scratch.reserve(args.groups * of_group_);
   }

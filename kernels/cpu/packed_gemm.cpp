@@ -309,7 +309,7 @@ void packed_gemm(const Matmul<T, C>& p) {
 template <class E, class T>
 void packed_gemm(const Matmul<T, float>& p, float* squares) {
   thread_local Scratch<Vector> scratch;
-  const int64_t panels = square_sums(p.m);
+  const int64_t panels = square_sum_count(p.m);
   Vector* const lanes = scratch.reserve(panels);
   std::fill_n(lanes, panels, Vector{});
   multiply<E, T>(p, lanes);

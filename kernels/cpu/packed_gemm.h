@@ -29,9 +29,9 @@ bool has_packed_gemm();
 template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>&);
 
-// Also gives the sums of the squares in C, as it is then, of kMr rows each. Their bits depend on those rows
-// alone.
-inline constexpr int64_t square_sums(int64_t rows) { return whole_panels(rows, kMr) / kMr; }
+// Also gives the sums of the squares in C as it is then, kMr rows each: square_sum_count(m) of them. Their
+// bits depend on those rows alone.
+inline constexpr int64_t square_sum_count(int64_t rows) { return whole_panels(rows, kMr) / kMr; }
 template <class E, class T>
 void packed_gemm(const Matmul<T, float>&, float* squares);
 

@@ -22,6 +22,8 @@ struct Var::State {
   bool grad_forgotten = false;
   Tensor squares;
   bool squares_known = false;  // `squares` tells of all that is in `grad`
+  bool factors_allowed = false;
+  std::optional<GradFactors> factors;  // of groups of few rows, whose gradients `grad` does not have then
   std::function<void()> hook;
 
   void settle_grad() {
@@ -30,14 +32,24 @@ struct Var::State {
     squares_known = false;
   }
 
+  void multiply_out() {
+    if (const auto left = std::exchange(factors, std::nullopt)) switchyard::multiply_out(*left, kernels::GroupsOf::kFewRows, grad);
+  }
+
+  void forget_factors_and_squares() {
+    factors.reset();
+    squares_known = false;
+  }
+
   // A closure is about to write the gradient.
   GradTarget take_grad(bool zeroed, int64_t parts) {
     if (zeroed) settle_grad();
     const bool accumulate = !std::exchange(grad_forgotten, false);
+    if (accumulate) multiply_out();
     squares_known = parts > 0 && (squares_known || !accumulate);
     if (!squares_known) return {grad, accumulate};
     if (!squares.defined()) squares = Tensor::empty({parts}, DType::kF64, grad.device());
-    return {grad, accumulate, squares};
+    return {grad, accumulate, squares, factors_allowed && !accumulate && !is_recomputing()};
   }
 };
 
@@ -210,6 +222,7 @@ struct Engine {
       leaf.grad = Tensor::zeros(grad.shape(), acc_of(leaf.value.dtype()), grad.device());
     }
     leaf.settle_grad();
+    leaf.multiply_out();
     leaf.squares_known = false;
     add_into(leaf.grad, grad);
   }
@@ -239,18 +252,21 @@ bool Var::is_only_use() const { return state_.use_count() == 1 && !state_->value
 
 const Tensor& Var::grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->multiply_out();
   return state_->grad;
 }
 
 void Var::set_grad(Tensor grad) const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad = std::move(grad);
-  state_->grad_forgotten = state_->squares_known = false;
+  state_->grad_forgotten = false;
+  state_->forget_factors_and_squares();
 }
 
 void Var::forget_grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   state_->grad_forgotten = state_->grad.defined();
+  state_->factors.reset();
 }
 
 void Var::settle_grad() const {
@@ -260,13 +276,26 @@ void Var::settle_grad() const {
 
 void Var::keep_grad() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
-  state_->grad_forgotten = state_->squares_known = false;
+  state_->grad_forgotten = false;
+  state_->forget_factors_and_squares();
 }
 
 Tensor Var::grad_squares() const {
   CHECK(is_leaf(), "only leaves keep their gradient");
   return state_->squares_known && !state_->grad_forgotten ? state_->squares : Tensor();
 }
+
+void Var::allow_grad_factors(bool allowed) const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->factors_allowed = allowed;
+}
+
+const std::optional<GradFactors>& Var::grad_factors() const {
+  CHECK(is_leaf(), "only leaves keep their gradient");
+  return state_->factors;
+}
+
+void Var::leave_grad_as(GradFactors factors) const { state_->factors = std::move(factors); }
 
 void Var::set_hook(std::function<void()> hook) const {
   CHECK(is_leaf(), "only leaves have hooks");
@@ -314,7 +343,7 @@ void backward(const Var& root, Tensor seed) {
 }
 
 GradTarget grad_target(const Var& input, bool zeroed, int64_t squares) {
-  if (input.is_leaf() && input.grad().defined()) return input.state_->take_grad(zeroed, squares);
+  if (input.is_leaf() && input.state_->grad.defined()) return input.state_->take_grad(zeroed, squares);
   const DType dtype = input.is_leaf() ? acc_of(input.dtype()) : input.dtype();
   const Tensor grad = zeroed ? Tensor::zeros(input.shape(), dtype, input.device())
                              : Tensor::empty(input.shape(), dtype, input.device());

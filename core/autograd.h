@@ -12,8 +12,10 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
+#include "core/grad_factors.h"
 #include "core/tensor.h"
 
 namespace switchyard {
@@ -50,6 +52,11 @@ class Var {
   // Sums of squares, F64, whose sum is that of the gradient's squares, where the ops that made it kept them.
   // Undefined where they did not. Who writes into grad() himself has to know that they do not tell of that.
   Tensor grad_squares() const;
+  // Lets ops leave the gradients of few rows as factors, for who asks for those: grad() multiplies them out.
+  // grad_squares() tells of them too. Not inside recompute(), which is to save memory.
+  void allow_grad_factors(bool allowed) const;
+  const std::optional<GradFactors>& grad_factors() const;
+  void leave_grad_as(GradFactors factors) const;
   // Called by backward() when this leaf's gradient has received all that this pass adds.
   void set_hook(std::function<void()> hook) const;
 
@@ -83,6 +90,7 @@ struct GradTarget {
   Tensor tensor;
   bool accumulate;
   Tensor squares{};  // F64 [squares]; a part to which nothing is added holds the right sum already
+  bool may_stay_factors = false;
 };
 GradTarget grad_target(const Var& input, bool zeroed = false, int64_t squares = 0);
 

@@ -23,6 +23,10 @@ struct GroupedMatmul {
   const int64_t* host_offsets = nullptr;
 };
 
+// Groups of few rows may be left out: their weight gradients can stay factors (kernels/gradient_factors.h).
+inline constexpr int64_t kFewRows = 96;
+enum class GroupsOf : uint8_t { kAnyRows, kFewRows, kManyRows };
+
 template <class T, class C = Acc<T>>
 struct GroupedMatmulWeight {
   C* dw;                   // [groups, n, k]
@@ -35,6 +39,7 @@ struct GroupedMatmulWeight {
   // [groups], or null: the sum of the squares of what dw[g] is then. Only where sums_squares<T>(executor). A
   // group that adds nothing leaves its sum as it is.
   double* squares = nullptr;
+  GroupsOf which = GroupsOf::kAnyRows;  // others' dw and squares are left as they are (CPU)
 };
 
 // Instantiated for float, BF16, double.
@@ -52,9 +57,5 @@ void run(Cuda, const GroupedMatmulWeight<T, C>&);
 // Whether the weight gradient's product sums up squares on the way, which saves reading it again.
 template <class T>
 bool sums_squares(Cpu);
-template <class T>
-constexpr bool sums_squares(Cuda) {
-  return false;
-}
 
 }  // namespace switchyard::kernels

@@ -100,6 +100,11 @@ class CachingAllocator {
     like_ = device;
   }
 
+  Device imitated() {
+    std::lock_guard lock(mutex_);
+    return like_;
+  }
+
  private:
   struct Pool {
     Arena arena;
@@ -200,6 +205,7 @@ MemoryStats memory_stats(Device device) { return allocator(device).stats(); }
 void reset_peak(Device device) { allocator(device).reset_peak(); }
 void release_cached(Device device) { allocator(device).release_cached(); }
 void imitate(Device device) { allocator(Device::kMeta).imitate(device); }
+Device imitated() { return allocator(Device::kMeta).imitated(); }
 
 PrivatePool::~PrivatePool() { allocator(Device::kCuda).drop(this); }
 PrivatePool::Use::Use(PrivatePool& pool) { t_private_pool = &pool; }

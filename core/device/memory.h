@@ -35,6 +35,7 @@ void reset_peak(Device device);
 void release_cached(Device device);
 // kMeta counts from now on as this device does. For plans.
 void imitate(Device device);
+Device imitated();
 
 // A pool of CUDA memory that only work inside its Use gets blocks of, and that keeps its segments: what was
 // enqueued with addresses of it may be enqueued again (core/device/recording.h). Blocks that were handed out

@@ -9,8 +9,10 @@ namespace {
 
 // In how many parts the squares of a weight gradient are summed up while it is made: one a group, or none.
 int64_t square_parts(const Tensor& dy, const RowGroups& groups) {
+  const Device device = dy.device() == Device::kMeta ? imitated() : dy.device();
   bool sums = false;
-  if (!groups.is_all_rows()) launch(dy, [&]<class T>(auto on) { sums = kernels::sums_squares<T>(on); });
+  if (device == Device::kCpu && !groups.is_all_rows())
+    visit_float(dy.dtype(), [&]<class T>() { sums = kernels::sums_squares<T>(Cpu{}); });
   return sums ? groups.groups() : 0;
 }
 
@@ -46,6 +48,13 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
 
 Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups) {
   const GradTarget dw = grad_target(w, false, square_parts(dy, groups));
+  if (dw.may_stay_factors && may_stay_factors(dy, groups.groups())) {
+    const GradFactors factors{dy, x, groups.offsets};
+    multiply_out(factors, kernels::GroupsOf::kManyRows, dw.tensor, dw.squares);
+    sum_squares(factors, dw.squares);
+    w.leave_grad_as(factors);
+    return dw.tensor;
+  }
   launch(dy, [&]<class T>(auto on) {
     if (groups.is_all_rows()) {
       kernels::run(on, kernels::Matmul<T, Acc<T>>{.c = dw.tensor.data<Acc<T>>(),

@@ -19,15 +19,56 @@ double progress_of(const ScheduleOptions& s, int64_t step) {
   return std::clamp(static_cast<double>(step - s.warmup_steps) / static_cast<double>(length), 0.0, 1.0);
 }
 
-// f.operator()<T, M>(executor) with the types of the segment's parameters and of their moments.
-template <class F>
-void launch_update(const Segment& s, F&& f) {
+struct StepArguments {
+  const AdamWOptions& options;
+  double lr;
+  int64_t step;
+  const Tensor& clip;
+};
+
+// Elements [begin, begin + n) of this rank's part of the segment.
+template <class T, class M>
+kernels::AdamW<T, M> kernel_of(const Segment& s, const StepArguments& args, int64_t begin, int64_t n) {
+  using A = Acc<T>;
+  const auto part = [&](const Tensor& run) { return run.slice(begin, {n}); };
+  return {.p = part(s.part(s.value)).template data<T>(),
+          .master = s.master.defined() ? part(s.master).template data<A>() : nullptr,
+          .m = part(s.m).template data<M>(),
+          .v = part(s.v).template data<M>(),
+          .grad = part(s.part(s.grad)).template data<A>(),
+          .clip = args.clip.data<A>(),
+          .n = n,
+          .step = args.step,
+          .lr = args.lr,
+          .beta1 = args.options.beta1,
+          .beta2 = args.options.beta2,
+          .eps = args.options.eps,
+          .weight_decay = s.decay ? args.options.weight_decay : 0.0};
+}
+
+void update(const Segment& s, const StepArguments& args, int64_t begin, int64_t n) {
   launch(s.value, [&]<class T>(auto on) {
     if constexpr (!std::is_same_v<T, double>) {
-      if (s.m.dtype() == DType::kBF16) return f.template operator()<T, BF16>(on);
+      if (s.m.dtype() == DType::kBF16) return kernels::run(on, kernel_of<T, BF16>(s, args, begin, n));
     }
-    f.template operator()<T, Acc<T>>(on);
+    kernels::run(on, kernel_of<T, Acc<T>>(s, args, begin, n));
   });
+}
+
+// A parameter from element `begin` on.
+void update(const Segment& s, const StepArguments& args, int64_t begin, const GradFactors& factors) {
+  launch_factors(factors, [&]<class T>(const kernels::GradientFactors<T>& f) {
+    const int64_t n = f.groups * f.n * f.k;
+    if (s.m.dtype() == DType::kBF16)
+      kernels::run(Cpu{}, kernels::FactoredAdamW<T, BF16>{kernel_of<T, BF16>(s, args, begin, n), f});
+    else
+      kernels::run(Cpu{}, kernels::FactoredAdamW<T>{kernel_of<T, Acc<T>>(s, args, begin, n), f});
+  });
+}
+
+bool has_factors(const ParameterStore& store, const Segment& s) {
+  return std::any_of(s.parameters.begin(), s.parameters.end(),
+                     [&](int i) { return store.parameters()[i].var.grad_factors().has_value(); });
 }
 
 }  // namespace
@@ -77,25 +118,21 @@ void add_gradient_squares(const ParameterStore& store, const Tensor& sum, const 
   }
 }
 
-void adamw_step(ParameterStore& store, const AdamWOptions& o, double lr, int64_t step, const Tensor& clip) {
+void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step,
+                const Tensor& clip) {
+  const StepArguments args{options, lr, step, clip};
   for (const Segment& s : store.segments()) {
-    const Tensor p = s.part(s.value), grad = s.part(s.grad);
-    launch_update(s, [&]<class T, class M>(auto on) {
-      using A = Acc<T>;
-      kernels::run(on, kernels::AdamW<T, M>{.p = p.data<T>(),
-                                            .master = s.master.data_or_null<A>(),
-                                            .m = s.m.data<M>(),
-                                            .v = s.v.data<M>(),
-                                            .grad = grad.data<A>(),
-                                            .clip = clip.data<A>(),
-                                            .n = p.numel(),
-                                            .step = step,
-                                            .lr = lr,
-                                            .beta1 = o.beta1,
-                                            .beta2 = o.beta2,
-                                            .eps = o.eps,
-                                            .weight_decay = s.decay ? o.weight_decay : 0.0});
-    });
+    if (!has_factors(store, s)) {
+      update(s, args, 0, s.m.numel());
+      continue;
+    }
+    for (const int i : s.parameters) {
+      const Parameter& p = store.parameters()[i];
+      if (const auto& factors = p.var.grad_factors())
+        update(s, args, p.offset, *factors);
+      else
+        update(s, args, p.offset, p.spec.shape.numel());
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/adamw_update.h"
 #include "kernels/cpu/loops.h"
 
 namespace switchyard::kernels {
@@ -30,53 +31,65 @@ void round_to(To* to, const Acc<To>* from, int64_t n) {
 // PyTorch's order: a lerp for m, then v, the denominator, and the step, fused multiply-adds where PyTorch has
 // them and nowhere else (this file is compiled with -ffp-contract=off).
 template <class T, class M>
-void run(Cpu, const AdamW<T, M>& a) {
-  using A = Acc<T>;
-  constexpr bool kWideParameters = std::is_same_v<T, A>, kWideMoments = std::is_same_v<M, A>;
-  if (a.n == 0) return;
+AdamWUpdate<T, M>::AdamWUpdate(const AdamW<T, M>& a) : p_(a.p), master_(a.master), m_(a.m), v_(a.v) {
   const double correction1 = 1 - std::pow(a.beta1, static_cast<double>(a.step));
   const double correction2 = 1 - std::pow(a.beta2, static_cast<double>(a.step));
-  const A clip = *a.clip, keep = static_cast<A>(1 - a.lr * a.weight_decay), eps = static_cast<A>(a.eps);
-  const A mix1 = static_cast<A>(1 - a.beta1), beta2 = static_cast<A>(a.beta2),
-          mix2 = static_cast<A>(1 - a.beta2);
-  const A root = static_cast<A>(std::sqrt(correction2)), step = static_cast<A>(a.lr / correction1);
-  // lerp(m, g, w) is m + w (g - m), or g - (1 - w)(g - m) from w = 1/2 on.
-  const bool near = std::abs(mix1) < A(0.5);
-  const A slope = near ? mix1 : mix1 - 1;
-  const auto update = [=](int64_t begin, int64_t n) {
-    A* master = a.master + begin;
-    if constexpr (kWideParameters) master = a.p + begin;
-    const A* grad = a.grad + begin;
-    [[maybe_unused]] A wide[2][kBlock];
-    A *m = wide[0], *v = wide[1];
-    if constexpr (kWideMoments) {
-      m = a.m + begin, v = a.v + begin;
-    } else {
-      widen(m, a.m + begin, n);
-      widen(v, a.v + begin, n);
-    }
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const A g = clip * grad[i];
-      const A decayed = master[i] * keep;
-      const A first = std::fma(slope, g - m[i], near ? m[i] : g);
-      const A second = std::fma(mix2 * g, g, v[i] * beta2);
-      const A denominator = std::sqrt(second) / root + eps;
-      m[i] = first;
-      v[i] = second;
-      master[i] = decayed - step * first / denominator;
-    }
-    if constexpr (!kWideMoments) {
-      round_to(a.m + begin, m, n);
-      round_to(a.v + begin, v, n);
-    }
-    if constexpr (!kWideParameters) round_to(a.p + begin, master, n);
-  };
-  for_chunks(a.n, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += kBlock) update(i, std::min(kBlock, end - i));
-  });
+  const A mix1 = static_cast<A>(1 - a.beta1);
+  near_ = std::abs(mix1) < A(0.5);
+  slope_ = near_ ? mix1 : mix1 - 1;
+  clip_ = *a.clip, keep_ = static_cast<A>(1 - a.lr * a.weight_decay), eps_ = static_cast<A>(a.eps);
+  beta2_ = static_cast<A>(a.beta2), mix2_ = static_cast<A>(1 - a.beta2);
+  root_ = static_cast<A>(std::sqrt(correction2)), step_ = static_cast<A>(a.lr / correction1);
 }
 
+template <class T, class M>
+void AdamWUpdate<T, M>::update_block(int64_t begin, int64_t n, const A* grad) const {
+  constexpr bool kWideParameters = std::is_same_v<T, A>, kWideMoments = std::is_same_v<M, A>;
+  const AdamWUpdate u = *this;  // which no store below can change
+  A* master = u.master_ + begin;
+  if constexpr (kWideParameters) master = u.p_ + begin;
+  [[maybe_unused]] A wide[2][kBlock];
+  A *m = wide[0], *v = wide[1];
+  if constexpr (kWideMoments) {
+    m = u.m_ + begin, v = u.v_ + begin;
+  } else {
+    widen(m, u.m_ + begin, n);
+    widen(v, u.v_ + begin, n);
+  }
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const A g = u.clip_ * grad[i];
+    const A decayed = master[i] * u.keep_;
+    const A first = std::fma(u.slope_, g - m[i], u.near_ ? m[i] : g);
+    const A second = std::fma(u.mix2_ * g, g, v[i] * u.beta2_);
+    const A denominator = std::sqrt(second) / u.root_ + u.eps_;
+    m[i] = first;
+    v[i] = second;
+    master[i] = decayed - u.step_ * first / denominator;
+  }
+  if constexpr (!kWideMoments) {
+    round_to(u.m_ + begin, m, n);
+    round_to(u.v_ + begin, v, n);
+  }
+  if constexpr (!kWideParameters) round_to(u.p_ + begin, master, n);
+}
+
+template <class T, class M>
+void AdamWUpdate<T, M>::operator()(int64_t begin, int64_t n, const A* grad) const {
+  for (int64_t i = 0; i < n; i += kBlock) update_block(begin + i, std::min(kBlock, n - i), grad + i);
+}
+
+template <class T, class M>
+void run(Cpu, const AdamW<T, M>& a) {
+  if (a.n == 0) return;
+  const AdamWUpdate<T, M> update(a);
+  for_chunks(a.n, [&](int64_t begin, int64_t end) { update(begin, end - begin, a.grad + begin); });
+}
+
+template class AdamWUpdate<float, float>;
+template class AdamWUpdate<float, BF16>;
+template class AdamWUpdate<BF16, float>;
+template class AdamWUpdate<BF16, BF16>;
 template void run(Cpu, const AdamW<float>&);
 template void run(Cpu, const AdamW<float, BF16>&);
 template void run(Cpu, const AdamW<BF16>&);

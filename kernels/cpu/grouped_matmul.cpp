@@ -71,6 +71,10 @@ std::vector<Task>& empty_task_list() {
   return tasks;
 }
 
+bool is_among(GroupsOf which, int64_t rows) {
+  return which == GroupsOf::kAnyRows || (which == GroupsOf::kFewRows) == (rows <= kFewRows);
+}
+
 // The squares of every group's gradient: collected kMr rows at a time while products run, so that threads may
 // divide the rows as they like.
 template <class C>
@@ -103,8 +107,9 @@ void store_squares(const GroupedMatmulWeight<T, C>& args, const SquareSums<C>& s
   if (!squares.wanted()) return;
   const int64_t size = args.n * args.k;
   for (int64_t g = 0; g < args.groups; ++g) {
-    const bool empty = args.offsets[g] == args.offsets[g + 1];
-    if (empty && args.accumulate) continue;
+    const int64_t rows = args.offsets[g + 1] - args.offsets[g];
+    const bool empty = rows == 0;
+    if (!is_among(args.which, rows) || (empty && args.accumulate)) continue;
     args.squares[g] = empty ? 0.0 : squares.total(g, args.dw + g * size, size);
   }
 }
@@ -144,8 +149,10 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
   if (args.k == 0) return;
   const SquareSums<C> squares(args);
   std::vector<Task>& tasks = empty_task_list();
-  for (int64_t g = 0; g < args.groups; ++g)
-    append_blocks(tasks, g, 0, args.n, (args.offsets[g + 1] - args.offsets[g]) * args.k, is_packed<T>());
+  for (int64_t g = 0; g < args.groups; ++g) {
+    const int64_t rows = args.offsets[g + 1] - args.offsets[g];
+    if (is_among(args.which, rows)) append_blocks(tasks, g, 0, args.n, rows * args.k, is_packed<T>());
+  }
   constexpr int64_t kStreamFrom = 4 << 20;  // elements: more than a core's part of the third-level cache
   for_each_task(tasks, [&](const Task& task, const Task& next) {
     const int64_t first_row = args.offsets[task.group], rows = args.offsets[task.group + 1] - first_row;

@@ -43,6 +43,10 @@ TrainStep::TrainStep(const Config& config, Transformer& model, ParameterStore& s
       workspace_(Tensor::empty({kernels::Sum<float>::kBlocks}, DType::kF64, store.device())),
       one_(Tensor::from<float>({1}, {1}, store.device())) {
   plan_.check();
+  // A second micro-batch would add to them.
+  for (const Segment& s : store_.segments())
+    for (const int i : s.parameters)
+      store_.parameters()[i].var.allow_grad_factors(s.share.ranks == 1 && micro_batches() == 1);
   for (MoeLayer* layer : model_.moe_layers()) layer->set_shadow_pairs(config.parallel.shadow_pairs);
 }
 

@@ -39,67 +39,74 @@ struct FetchPiece {
   }
 };
 
-// A block of kMr rows is updated piece by piece while the tiles of the next one are made: the memory that is
-// fetched for it meanwhile has arrived by then.
+// The update of one group's matrix, kMr rows at a time.
 template <class T, class M>
-class Pipeline {
+class GroupUpdate {
  public:
-  Pipeline(const FactoredAdamW<T, M>& args, const AdamWUpdate<T, M>& update, int64_t group)
-      : args_(args), update_(update), product_(args.gradient, group), n_(args.gradient.n), k_(args.gradient.k),
+  GroupUpdate(const FactoredAdamW<T, M>& args, const AdamWUpdate<T, M>& update, int64_t group)
+      : args_(args.update),
+        update_(update),
+        product_(args.gradient, group),
+        n_(args.gradient.n),
+        k_(args.gradient.k),
         begin_(group * n_ * k_) {
     thread_local Scratch<float> scratch;
-    made_ = scratch.reserve(2 * kMr * k_);
-    making_ = made_ + kMr * k_;
+    made_.grad = scratch.reserve(2 * kMr * k_);
+    making_.grad = made_.grad + kMr * k_;
   }
 
-  void run(int64_t first, int64_t last) {
+  void rows(int64_t first, int64_t last) {
     const bool overlap = product_.steps() >= kShort;
     for (int64_t i = first; i < last; i += kMr) {
       product_.go_to_row(i);
-      const int64_t begin = begin_ + i * k_;
-      int64_t at = 0;
-      for (int64_t j = 0; j < k_; j += kNr, at += kPiece) {
-        if (!overlap) {
-          product_.tile_at(j, making_);
-          continue;
-        }
-        make_tile(j, begin + at);
-        update_piece(at);
-      }
+      making_.begin = begin_ + i * k_;
+      making_.count = std::min(kMr, n_ - i) * k_;
+      overlap ? next_block_while_updating() : next_block();
       std::swap(made_, making_);
-      made_begin_ = begin, made_count_ = std::min(kMr, n_ - i) * k_;
-      if (!overlap) update_(made_begin_, std::exchange(made_count_, 0), made_);
     }
-    for (int64_t at = 0; at < made_count_; at += kPiece) update_piece(at);
+    update_(made_.begin, made_.count, made_.grad);
   }
 
  private:
-  // A tile, while what it will be used for from element `begin` on is fetched.
-  void make_tile(int64_t j, int64_t begin) const {
+  // kMr rows of the gradient, and the elements that they are for.
+  struct Block {
+    float* grad = nullptr;  // [kMr, k]
+    int64_t begin = 0, count = 0;
+  };
+
+  void next_block() {
+    update_(made_.begin, made_.count, made_.grad);
+    for (int64_t j = 0; j < k_; j += kNr) product_.tile_at(j, making_.grad);
+  }
+
+  // Piece by piece, so that memory, which fetches what a tile will be used for while it is made, is never idle.
+  void next_block_while_updating() {
+    for (int64_t j = 0, at = 0; j < k_; j += kNr, at += kPiece) {
+      tile_and_fetch(j, making_.begin + at);
+      if (at < made_.count)
+        update_(made_.begin + at, std::min(kPiece, made_.count - at), made_.grad + at);
+    }
+  }
+
+  void tile_and_fetch(int64_t j, int64_t begin) const {
     const int64_t steps = product_.steps();
     if (steps >= kLines)
-      product_.tile_at(j, making_, fetch<1>(begin, steps >= 2 * kLines));
+      product_.tile_at(j, making_.grad, fetch<1>(begin, steps >= 2 * kLines));
     else
-      product_.tile_at(j, making_, fetch<2>(begin));
+      product_.tile_at(j, making_.grad, fetch<2>(begin));
   }
 
   template <int kPerStep>
   FetchPiece<T, M, kPerStep> fetch(int64_t begin, int log2_steps = 0) const {
-    const AdamW<T, M>& u = args_.update;
-    const Acc<T>* const master = u.master == nullptr ? nullptr : u.master + begin;
-    return {u.p + begin, master, u.m + begin, u.v + begin, log2_steps};
+    const Acc<T>* const master = args_.master == nullptr ? nullptr : args_.master + begin;
+    return {args_.p + begin, master, args_.m + begin, args_.v + begin, log2_steps};
   }
 
-  void update_piece(int64_t at) const {
-    if (at < made_count_) update_(made_begin_ + at, std::min(kPiece, made_count_ - at), made_ + at);
-  }
-
-  const FactoredAdamW<T, M>& args_;
+  const AdamW<T, M>& args_;
   const AdamWUpdate<T, M>& update_;
   FactorProduct<T> product_;
   int64_t n_, k_, begin_;
-  float *made_, *making_;  // [kMr, k]: a block of the gradient that is complete, and the one after it
-  int64_t made_begin_ = 0, made_count_ = 0;
+  Block made_, making_;
 };
 
 // Of a gradient of zeros.
@@ -121,7 +128,7 @@ void update_rows(const FactoredAdamW<T, M>& args, const AdamWUpdate<T, M>& updat
   else if (rows == 0)
     update_by_zeros(update, begin, count);
   else
-    Pipeline<T, M>(args, update, group).run(first, last);
+    GroupUpdate<T, M>(args, update, group).rows(first, last);
 }
 
 }  // namespace

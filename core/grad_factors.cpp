@@ -2,9 +2,9 @@
 
 namespace switchyard {
 
-bool may_stay_factors(const Tensor& dy, int64_t groups) {
-  constexpr int64_t kMostRowsInTheMean = kernels::kFewRows * 2 / 3;
-  return dy.rows() <= kMostRowsInTheMean * groups;
+bool are_few_rows(int64_t rows, int64_t groups) {
+  constexpr int64_t kMostInTheMean = kernels::kFewRows * 2 / 3;
+  return rows <= kMostInTheMean * groups;
 }
 
 void multiply_out(const GradFactors& factors, kernels::GroupsOf which, const Tensor& grad,

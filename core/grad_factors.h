@@ -12,9 +12,8 @@ struct GradFactors {
   Tensor offsets;  // I64 [groups + 1]
 };
 
-// Whether the gradients of so many groups may be left, and are worth it: factors are kept until the gradient
-// is used.
-bool may_stay_factors(const Tensor& dy, int64_t groups);
+// Whether it is worth leaving the gradients of so many groups: factors are kept until the gradient is used.
+bool are_few_rows(int64_t rows, int64_t groups);
 
 // Writes the gradients [groups, out, in] of those groups. squares: F64 [groups], or undefined.
 void multiply_out(const GradFactors& factors, kernels::GroupsOf which, const Tensor& grad,

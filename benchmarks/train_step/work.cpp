@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "benchmarks/train_step/models.h"
+#include "core/grad_factors.h"
 #include "kernels/matmul.h"
 
 namespace switchyard::bench {
@@ -73,6 +74,13 @@ void add_mixture(Table& table, const ModelOptions& o, double t, double e) {
   table.moves("cast", t * d * (e + 4), t * d * (e + 4));
 }
 
+// Whether experts' weight gradients are multiplied out by the optimizer alone (core/grad_factors.h).
+bool leaves_gradients(const ModelOptions& o, const StepShape& shape) {
+  const bool sums = shape.bf16 ? kernels::sums_squares<BF16>(Cpu{}) : kernels::sums_squares<float>(Cpu{});
+  return sums && o.moe && shape.may_leave_gradients &&
+         are_few_rows(shape.tokens * o.moe->top_k, o.moe->num_experts);
+}
+
 double parameters_of(const ModelOptions& o) {
   double ffn = 3.0 * static_cast<double>(o.hidden_size * o.intermediate_size);
   if (o.moe) {
@@ -108,6 +116,11 @@ std::map<std::string, Work> work_of_step(const ModelOptions& o, const StepShape&
   // parameters read and written.
   table.rows[kUpdate].bytes =
       parameters_of(o) / shape.ranks * (4 + (shape.bf16_moments ? 8 : 16) + 8 + (shape.bf16 ? 2 : 0));
+  if (leaves_gradients(o, shape)) {
+    double& backward = table.rows["grouped_linear backward"].flops;
+    table.rows[kUpdate] = {.flops = backward / 2, .bytes = 0};
+    backward /= 2;
+  }
   return table.rows;
 }
 

@@ -48,7 +48,7 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
 
 Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups) {
   const GradTarget dw = grad_target(w, false, square_parts(dy, groups));
-  if (dw.may_stay_factors && may_stay_factors(dy, groups.groups())) {
+  if (dw.may_stay_factors && are_few_rows(dy.rows(), groups.groups())) {
     const GradFactors factors{dy, x, groups.offsets};
     multiply_out(factors, kernels::GroupsOf::kManyRows, dw.tensor, dw.squares);
     sum_squares(factors, dw.squares);

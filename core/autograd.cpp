@@ -33,7 +33,8 @@ struct Var::State {
   }
 
   void multiply_out() {
-    if (const auto left = std::exchange(factors, std::nullopt)) switchyard::multiply_out(*left, kernels::GroupsOf::kFewRows, grad);
+    if (const auto left = std::exchange(factors, std::nullopt))
+      switchyard::multiply_out(*left, kernels::GroupsOf::kFewRows, grad);
   }
 
   void forget_factors_and_squares() {

@@ -23,7 +23,8 @@ struct StepShape {
 };
 
 // What one rank does of a step, by the names of train_step/profile.h ("linear", "linear backward", ...;
-// kUpdate is what follows the last op, with the products of gradients that are left to it). An op that is missing has no count.
+// kUpdate is what follows the last op, with the products of gradients that are left to it). An op that is
+// missing has no count.
 inline constexpr const char* kUpdate = "gradient norm, optimizer, metrics";
 std::map<std::string, Work> work_of_step(const ModelOptions& options, const StepShape& shape);
 

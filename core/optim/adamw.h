@@ -13,9 +13,8 @@ double schedule_factor(const ScheduleOptions& schedule, int64_t step);
 // `workspace`: F64 [kernels::Sum::kBlocks].
 void add_gradient_squares(const ParameterStore& store, const Tensor& sum, const Tensor& workspace);
 
-// One update of this rank's part of every segment, by gradients that may be left as factors where no other
-// rank holds the parameters. `clip` is the coefficient of all gradients, [1] in
-// Acc on the parameters' device.
+// One update of this rank's part of every segment; where no other rank holds the parameters, by gradients that
+// may be left as factors. `clip` is the coefficient of all gradients, [1] in Acc on the parameters' device.
 void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, int64_t step,
                 const Tensor& clip);
 

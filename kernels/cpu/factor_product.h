@@ -1,4 +1,4 @@
-// Pieces of a weight gradient that is left as its factors (kernels/gradient_factors.h), on the calling thread.
+// Pieces of a weight gradient that is left as factors (kernels/gradient_factors.h), on the calling thread.
 #pragma once
 
 #include "kernels/cpu/panels.h"
@@ -28,9 +28,7 @@ class FactorProduct {
 
   int64_t steps() const { return steps_; }  // of a tile
 
-  void go_to_row(int64_t i) {
-    pack<kMr>(dy_panel_, dy_ + i, n_, std::min(kMr, n_ - i), rows_, false);
-  }
+  void go_to_row(int64_t i) { pack<kMr>(dy_panel_, dy_ + i, n_, std::min(kMr, n_ - i), rows_, false); }
 
   // Columns from j on into to [kMr, k]; rows that do not exist are zeros.
   template <class Fetch = FetchNothing>

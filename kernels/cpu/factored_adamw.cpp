@@ -8,9 +8,9 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int64_t kPiece = kMr * kNr;                // elements of a tile
+constexpr int64_t kPiece = kMr * kNr;                   // elements of a tile
 constexpr int64_t kLine = 16, kLines = kPiece / kLine;  // elements of a float32 line, and lines of a piece
-constexpr int64_t kShort = kLines / 2;                 // steps of a tile that leave no time to fetch a piece
+constexpr int64_t kShort = kLines / 2;                  // steps of a tile that leave no time to fetch a piece
 
 // The weights and moments of a piece, to be written, into the second-level cache: kPerStep lines of each at
 // every 2^log2_steps steps of a tile.
@@ -79,12 +79,11 @@ class GroupUpdate {
     for (int64_t j = 0; j < k_; j += kNr) product_.tile_at(j, making_.grad);
   }
 
-  // Piece by piece, so that memory, which fetches what a tile will be used for while it is made, is never idle.
+  // Piece by piece: memory fetches what a tile will be used for while it is made, and is never idle.
   void next_block_while_updating() {
     for (int64_t j = 0, at = 0; j < k_; j += kNr, at += kPiece) {
       tile_and_fetch(j, making_.begin + at);
-      if (at < made_.count)
-        update_(made_.begin + at, std::min(kPiece, made_.count - at), made_.grad + at);
+      if (at < made_.count) update_(made_.begin + at, std::min(kPiece, made_.count - at), made_.grad + at);
     }
   }
 
@@ -145,7 +144,8 @@ void run(Cpu, const FactoredAdamW<T, M>& args) {
 #pragma omp parallel for schedule(dynamic)
   for (int64_t task = 0; task < f.groups * parts; ++task) {
     const int64_t group = task / parts, part = task % parts;
-    const int64_t first = blocks * part / parts * kMr, last = std::min(blocks * (part + 1) / parts * kMr, f.n);
+    const int64_t first = blocks * part / parts * kMr,
+                  last = std::min(blocks * (part + 1) / parts * kMr, f.n);
     if (first < last) update_rows(args, update, group, first, last);
   }
 }

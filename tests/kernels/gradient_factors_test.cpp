@@ -58,8 +58,8 @@ struct Experts {
   }
   AdamW<T, M> update(State& s, const std::vector<A>& grad, const A& clip) const {
     A* const master = kHasMaster ? s.master.data() : nullptr;
-    return {s.p.data(), master, s.m.data(), s.v.data(), grad.data(), &clip, std::ssize(s.p), 3,
-            1e-2,       0.9,    0.95,       1e-8,       0.1};
+    return {s.p.data(), master, s.m.data(), s.v.data(), grad.data(), &clip, std::ssize(s.p),
+            3,          1e-2,   0.9,        0.95,       1e-8,        0.1};
   }
 };
 
@@ -127,7 +127,8 @@ void expect_squares(const Experts<Types>& e) {
 }
 
 TYPED_TEST(GradientFactorsTest, SquaresAreThoseOfTheProduct) {
-  for (const float scale : {1.0f, 1e18f, 1e-20f}) expect_squares(Experts<TypeParam>(scale));  // also beyond float32
+  for (const float scale : {1.0f, 1e18f, 1e-20f})
+    expect_squares(Experts<TypeParam>(scale));  // also beyond float32
 }
 
 TYPED_TEST(GradientFactorsTest, SquaresOfRowsThatCancelEachOtherOut) {

@@ -188,5 +188,26 @@ TEST(AdamWTest, SameBitsForEveryNumberOfThreads) {
   EXPECT_TRUE(same_bits(result(1), result(3)));
 }
 
+// Beyond a million parameters bf16 is written past the cache, where whole lines are.
+TEST(AdamWTest, PastTheCacheGoTheSameBits) {
+  constexpr int64_t kN = (1 << 20) + 4133;
+  const auto grad = random_values<float>(kN, 1);
+  const float clip = 0.7f;
+  for (const int64_t first : {0, 1, 24}) {  // of the parameters: where they begin in a line
+    std::vector<BF16> p(first + kN), expected = p;
+    std::vector<float> master = random_values<float>(kN, 2), m(kN), v(kN);
+    const auto update = [&](std::vector<BF16>& to, int64_t begin, int64_t n) {
+      run(Cpu{}, AdamW<BF16>{to.data() + first + begin, master.data() + begin, m.data() + begin,
+                             v.data() + begin, grad.data() + begin, &clip, n, 1, 1e-3, 0.9, 0.95, 1e-8, 0.1});
+    };
+    update(p, 0, kN);
+    const std::vector<float> moved = master;
+    master = random_values<float>(kN, 2), m.assign(kN, 0), v.assign(kN, 0);
+    for (int64_t i = 0; i < kN; i += 100003) update(expected, i, std::min<int64_t>(100003, kN - i));
+    EXPECT_TRUE(same_bits(p, expected)) << first;
+    EXPECT_TRUE(same_bits(moved, master)) << first;
+  }
+}
+
 }  // namespace
 }  // namespace switchyard::kernels

@@ -209,13 +209,13 @@ void report(const NamedModel& model, const Config& c, const std::string& routing
   if (cuda) fmt::print(" MFU {:>5.1f}%", 100 * tflops / a.peak_tflops);
   fmt::print("  {:.2f} GiB  {:.1f} syncs  imbalance {:.2f}  loss {:.3f}\n",
              static_cast<double>(m.peak_bytes) / (1 << 30), m.syncs, m.imbalance, m.loss);
-  const StepShape shape{
-      .tokens = c.train.global_batch_size * c.train.sequence_length,
-      .sequence_length = c.train.sequence_length,
-      .ranks = ranks,
-      .bf16 = c.precision == Precision::kBF16,
-      .bf16_moments = c.optimizer.moments == DType::kBF16,
-      .may_leave_gradients = !cuda && c.train.micro_batch_size * ranks == c.train.global_batch_size};
+  const StepShape shape{.tokens = c.train.global_batch_size * c.train.sequence_length,
+                        .sequence_length = c.train.sequence_length,
+                        .ranks = ranks,
+                        .bf16 = c.precision == Precision::kBF16,
+                        .bf16_moments = c.optimizer.moments == DType::kBF16,
+                        .on_cpu = !cuda,
+                        .one_micro_batch = c.train.micro_batch_size * ranks == c.train.global_batch_size};
   const std::map<std::string, Work> work = work_of_step(c.model, shape);
   const double share = m.product_flops > 0 ? tokens * flops_per_token(c.model, c.train.sequence_length) /
                                                  (ranks * m.product_flops)

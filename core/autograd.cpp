@@ -18,6 +18,7 @@ struct Var::State {
   std::shared_ptr<Node> node;  // null: a leaf
   size_t output = 0;           // which result of the node
   // Of leaves:
+  std::shared_ptr<const kernels::LateUpdate> update;
   Tensor grad;
   bool grad_forgotten = false;
   Tensor squares;
@@ -26,8 +27,14 @@ struct Var::State {
   std::optional<GradFactors> factors;  // of groups of few rows, whose gradients `grad` does not have then
   std::function<void()> hook;
 
+  // It reads the gradient, so it is made before that changes.
+  void finish_update() {
+    if (update != nullptr) std::exchange(update, nullptr)->update_all();
+  }
+
   void settle_grad() {
     if (!std::exchange(grad_forgotten, false)) return;
+    finish_update();
     grad.zero();
     squares_known = false;
   }
@@ -44,6 +51,7 @@ struct Var::State {
 
   // A closure is about to write the gradient.
   GradTarget take_grad(bool zeroed, int64_t parts) {
+    finish_update();
     if (zeroed) settle_grad();
     const bool accumulate = !std::exchange(grad_forgotten, false);
     if (accumulate) multiply_out();
@@ -239,7 +247,24 @@ Var::Var(Tensor value, bool requires_grad) : state_(std::make_shared<State>()) {
 
 const Tensor& Var::value() const {
   CHECK(defined(), "the variable is undefined");
+  state_->finish_update();
   return state_->value;
+}
+
+const Tensor& Var::stored() const {
+  CHECK(defined(), "the variable is undefined");
+  return state_->value;
+}
+
+void Var::update_later(std::shared_ptr<const kernels::LateUpdate> update) const {
+  CHECK(is_leaf(), "only a leaf can have an update");
+  state_->finish_update();
+  state_->update = std::move(update);
+}
+
+std::shared_ptr<const kernels::LateUpdate> Var::take_update() const {
+  CHECK(defined(), "the variable is undefined");
+  return state_->update == nullptr ? nullptr : std::exchange(state_->update, nullptr);
 }
 
 void Var::set_value(Tensor value) const {
@@ -259,6 +284,7 @@ const Tensor& Var::grad() const {
 
 void Var::set_grad(Tensor grad) const {
   CHECK(is_leaf(), "only leaves keep their gradient");
+  state_->finish_update();
   state_->grad = std::move(grad);
   state_->grad_forgotten = false;
   state_->forget_factors_and_squares();

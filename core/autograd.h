@@ -17,6 +17,7 @@
 
 #include "core/grad_factors.h"
 #include "core/tensor.h"
+#include "kernels/late_update.h"
 
 namespace switchyard {
 
@@ -29,11 +30,15 @@ class Var {
 
   bool defined() const { return state_ != nullptr; }
   const Tensor& value() const;
+  // Leaves only: an update of the value that waits until somebody asks for the value or changes the
+  // gradient, or takes it (null: there is none) and sees to it.
+  void update_later(std::shared_ptr<const kernels::LateUpdate> update) const;
+  std::shared_ptr<const kernels::LateUpdate> take_update() const;
   void set_value(Tensor value) const;  // of a leaf: parameters get their storage after the model is built
-  const Shape& shape() const { return value().shape(); }
-  int64_t dim(int i) const { return value().dim(i); }
-  DType dtype() const { return value().dtype(); }
-  Device device() const { return value().device(); }
+  const Shape& shape() const { return stored().shape(); }
+  int64_t dim(int i) const { return stored().dim(i); }
+  DType dtype() const { return stored().dtype(); }
+  Device device() const { return stored().device(); }
 
   bool requires_grad() const;
   bool is_leaf() const;
@@ -61,6 +66,8 @@ class Var {
   void set_hook(std::function<void()> hook) const;
 
  private:
+  const Tensor& stored() const;  // the value, which an update may wait for
+
   struct State;
   friend struct Engine;
   friend struct GradTarget grad_target(const Var& input, bool zeroed, int64_t squares);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/dtype.h"
+#include "kernels/late_update.h"
 
 namespace switchyard::kernels {
 
@@ -21,6 +22,7 @@ struct GroupedMatmul {
   bool transpose_w = true;
   // The same on the host, where the caller knows them (CUDA: optional).
   const int64_t* host_offsets = nullptr;
+  const LateUpdate* update = nullptr;  // of w, which has to be up to date when it is read (CPU)
 };
 
 // Groups of few rows may be left out: their weight gradients can stay factors (kernels/gradient_factors.h).
@@ -57,5 +59,9 @@ void run(Cuda, const GroupedMatmulWeight<T, C>&);
 // Whether the weight gradient's product sums up squares on the way, which saves reading it again.
 template <class T>
 bool sums_squares(Cpu);
+
+// Whether a product of transpose_w sees to its `update` while it runs; else that is made first.
+template <class T>
+bool updates_on_the_way(Cpu);
 
 }  // namespace switchyard::kernels

@@ -77,15 +77,24 @@ void add_mixture(Table& table, const ModelOptions& o, double t, double e) {
 // Whether experts' weight gradients are multiplied out by the optimizer alone (core/grad_factors.h).
 bool leaves_gradients(const ModelOptions& o, const StepShape& shape) {
   const bool sums = shape.bf16 ? kernels::sums_squares<BF16>(Cpu{}) : kernels::sums_squares<float>(Cpu{});
-  return sums && o.moe && shape.may_leave_gradients &&
+  return sums && o.moe && shape.on_cpu && shape.one_micro_batch &&
          are_few_rows(shape.tokens * o.moe->top_k, o.moe->num_experts);
+}
+
+// Whether experts' weights are updated by the next forward pass (kernels/late_update.h).
+bool updates_late(const ModelOptions& o, const StepShape& shape) {
+  const bool late =
+      shape.bf16 ? kernels::updates_on_the_way<BF16>(Cpu{}) : kernels::updates_on_the_way<float>(Cpu{});
+  return late && o.moe && shape.on_cpu;
+}
+
+double experts_of_layer(const ModelOptions& o) {
+  return static_cast<double>(o.moe->num_experts * o.hidden_size * 3 * o.moe->moe_intermediate_size);
 }
 
 double parameters_of(const ModelOptions& o) {
   double ffn = 3.0 * static_cast<double>(o.hidden_size * o.intermediate_size);
-  if (o.moe) {
-    ffn = static_cast<double>(o.moe->num_experts * o.hidden_size * (3 * o.moe->moe_intermediate_size + 1));
-  }
+  if (o.moe) ffn = experts_of_layer(o) + static_cast<double>(o.moe->num_experts * o.hidden_size);
   const int64_t heads = 2 * o.num_attention_heads + 2 * o.num_key_value_heads;
   const auto attention = static_cast<double>(o.hidden_size * o.head_dim * heads);
   const double tables = (o.tie_embeddings ? 1.0 : 2.0) * static_cast<double>(o.vocab_size * o.hidden_size);
@@ -114,8 +123,9 @@ std::map<std::string, Work> work_of_step(const ModelOptions& o, const StepShape&
   table.moves("linear_cross_entropy", 0, 2 * t * d * e + 2 * vocab * d * 4);
   // Gradients read (once: their squares can be added up where they are made), moments and (bf16: masters)
   // parameters read and written.
-  table.rows[kUpdate].bytes =
-      parameters_of(o) / shape.ranks * (4 + (shape.bf16_moments ? 8 : 16) + 8 + (shape.bf16 ? 2 : 0));
+  const double late = updates_late(o, shape) ? static_cast<double>(o.num_layers) * experts_of_layer(o) : 0;
+  table.rows[kUpdate].bytes = (parameters_of(o) - late) / shape.ranks *
+                              (4 + (shape.bf16_moments ? 8 : 16) + 8 + (shape.bf16 ? 2 : 0));
   if (leaves_gradients(o, shape)) {
     double& backward = table.rows["grouped_linear backward"].flops;
     table.rows[kUpdate] = {.flops = backward / 2, .bytes = 0};

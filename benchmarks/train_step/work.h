@@ -19,12 +19,12 @@ struct StepShape {
   int ranks = 1;                    // which share the tokens, and each parameter's update
   bool bf16 = false;
   bool bf16_moments = false;
-  bool may_leave_gradients = false;  // on a CPU, in one micro-batch
+  bool on_cpu = false, one_micro_batch = false;
 };
 
 // What one rank does of a step, by the names of train_step/profile.h ("linear", "linear backward", ...;
-// kUpdate is what follows the last op, with the products of gradients that are left to it). An op that is
-// missing has no count.
+// kUpdate is what follows the last op, with the products of gradients that are left to it and without the
+// updates that are left to the next forward pass). An op that is missing has no count.
 inline constexpr const char* kUpdate = "gradient norm, optimizer, metrics";
 std::map<std::string, Work> work_of_step(const ModelOptions& options, const StepShape& shape);
 

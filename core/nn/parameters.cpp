@@ -132,6 +132,20 @@ void ParameterStore::initialize(uint64_t seed) {
   }
 }
 
+void ParameterStore::finish_updates() const {
+  for (const Parameter& p : parameters_) p.var.value();
+}
+
+std::vector<Segment>& ParameterStore::segments() {
+  finish_updates();
+  return segments_;
+}
+
+const std::vector<Segment>& ParameterStore::segments() const {
+  finish_updates();
+  return segments_;
+}
+
 void ParameterStore::forget_grads() {
   for (const Parameter& p : parameters_) p.var.forget_grad();
 }
@@ -148,7 +162,7 @@ void ParameterStore::write(const Parameter& parameter, const Piece& piece, Kind 
                            std::span<const float> values) {
   CHECK(static_cast<int64_t>(values.size()) == piece.shape.numel(), piece.name, ": ", values.size(),
         " values for ", to_string(piece.shape));
-  const Segment& s = segments_[parameter.segment];
+  const Segment& s = segments()[parameter.segment];
   const int64_t begin = parameter.offset + piece.offset;
   const auto set_part = [&](const Tensor& state) { write_overlap(state, s.part_begin(), values, begin); };
   if (kind == Kind::kM) return set_part(s.m);

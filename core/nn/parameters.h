@@ -100,8 +100,11 @@ class ParameterStore {
     Var var;
   };
   const std::vector<Buffer>& buffers() const { return buffers_; }
-  std::vector<Segment>& segments() { return segments_; }
-  const std::vector<Segment>& segments() const { return segments_; }
+  // Their values, masters and moments are those after the last update.
+  std::vector<Segment>& segments();
+  const std::vector<Segment>& segments() const;
+  // The same but for updates that wait (Var::update_later).
+  const std::vector<Segment>& segments_before_late_updates() const { return segments_; }
   Device device() const { return device_; }
   bool trainable() const { return trainable_; }
   void forget_grads();  // after an update: the next backward pass replaces them
@@ -114,6 +117,7 @@ class ParameterStore {
   void write(const Parameter& parameter, const Piece& piece, Kind kind, std::span<const float> values);
 
  private:
+  void finish_updates() const;
   void assign_segments(const SegmentOptions& options);
   void allocate(Segment& segment, DType moments) const;
   void initialize(uint64_t seed);

@@ -8,8 +8,10 @@ namespace {
 
 Tensor product(const Tensor& x, const Vars& ws, const RowGroups& groups, bool transpose_w) {
   const Tensor y = Tensor::empty({x.rows(), ws.at(0).dim(transpose_w ? 1 : 2)}, x.dtype(), x.device());
-  each_stack(ws, groups,
-             [&](const Var& w, const RowGroups& part) { multiply(y, x, w.value(), part, transpose_w); });
+  each_stack(ws, groups, [&](const Var& w, const RowGroups& part) {
+    const auto update = w.take_update();
+    multiply(y, x, w.value(), part, transpose_w, update.get());
+  });
   return y;
 }
 

@@ -18,7 +18,8 @@ int64_t square_parts(const Tensor& dy, const RowGroups& groups) {
 
 }  // namespace
 
-void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w) {
+void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w,
+              const kernels::LateUpdate* update) {
   CHECK(x.cols() == w.dim(transpose_w ? -1 : -2) && y.cols() == w.dim(transpose_w ? -2 : -1) &&
             x.dtype() == w.dtype(),
         to_string(x.shape()), " by ", to_string(w.shape()));
@@ -42,7 +43,8 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
                                                .n = y.cols(),
                                                .k = x.cols(),
                                                .transpose_w = transpose_w,
-                                               .host_offsets = groups.host ? groups.host->data() : nullptr});
+                                               .host_offsets = groups.host ? groups.host->data() : nullptr,
+                                               .update = update});
   });
 }
 

@@ -2,12 +2,14 @@
 #pragma once
 
 #include "core/ops.h"
+#include "kernels/late_update.h"
 
 namespace switchyard {
 
 // y = x w^T (transpose_w) or x w, group by group; w is [.., out, in]. Rows outside the groups stay as they
-// are; nobody reads them.
-void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w);
+// are; nobody reads them. `update`: of w, which the product sees to (several groups).
+void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups& groups, bool transpose_w,
+              const kernels::LateUpdate* update = nullptr);
 
 // dw (+)= dy^T x, group by group.
 Tensor weight_gradient(const Var& w, const Tensor& dy, const Tensor& x, const RowGroups& groups);

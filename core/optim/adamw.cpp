@@ -7,6 +7,7 @@
 #include "core/launch.h"
 #include "kernels/adamw.h"
 #include "kernels/elementwise.h"
+#include "kernels/grouped_matmul.h"
 
 namespace switchyard {
 
@@ -66,9 +67,28 @@ void update(const Segment& s, const StepArguments& args, int64_t begin, const Gr
   });
 }
 
+// Whether the products that read the segment's parameters next see to their update: experts'.
+bool can_wait(const Segment& s) {
+  if (s.placement != Placement::kExpert || s.share.ranks > 1 || s.value.device() != Device::kCpu)
+    return false;
+  return visit_float(s.dtype, []<class T>() { return kernels::updates_on_the_way<T>(Cpu{}); });
+}
+
 bool has_factors(const ParameterStore& store, const Segment& s) {
   return std::any_of(s.parameters.begin(), s.parameters.end(),
                      [&](int i) { return store.parameters()[i].var.grad_factors().has_value(); });
+}
+
+void update_later(const Segment& s, const StepArguments& args, const Parameter& p) {
+  const auto wait = [&]<class T, class M>() {
+    const auto kernel = kernel_of<T, M>(s, args, p.offset, p.spec.shape.numel());
+    p.var.update_later(kernels::update_later(Cpu{}, kernel));
+  };
+  const bool bf16 = s.dtype == DType::kBF16;
+  if (s.m.dtype() == DType::kBF16)
+    bf16 ? wait.template operator()<BF16, BF16>() : wait.template operator()<float, BF16>();
+  else
+    bf16 ? wait.template operator()<BF16, float>() : wait.template operator()<float, float>();
 }
 
 }  // namespace
@@ -122,7 +142,8 @@ void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, i
                 const Tensor& clip) {
   const StepArguments args{options, lr, step, clip};
   for (const Segment& s : store.segments()) {
-    if (!has_factors(store, s)) {
+    const bool wait = can_wait(s);
+    if (!wait && !has_factors(store, s)) {
       update(s, args, 0, s.m.numel());
       continue;
     }
@@ -130,6 +151,8 @@ void adamw_step(ParameterStore& store, const AdamWOptions& options, double lr, i
       const Parameter& p = store.parameters()[i];
       if (const auto& factors = p.var.grad_factors())
         update(s, args, p.offset, *factors);
+      else if (wait)
+        update_later(s, args, p);
       else
         update(s, args, p.offset, p.spec.shape.numel());
     }

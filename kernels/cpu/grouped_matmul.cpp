@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "kernels/cpu/loops.h"
@@ -52,11 +53,14 @@ void append_blocks(std::vector<Task>& tasks, int64_t group, int64_t begin, int64
   }
 }
 
-// Runs body(task, next) for every task, the longest first, so that a crowded expert does not leave the other
-// threads idle; `next` is the one that this thread probably has next.
-template <class F>
-void for_each_task(std::vector<Task>& tasks, const F& body) {
+// The longest first, so that a crowded expert does not leave the other threads idle.
+void sort(std::vector<Task>& tasks) {
   std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
+}
+
+// Runs body(task, next) for every task; `next` is the one that this thread probably has next.
+template <class F>
+void for_each_task(const std::vector<Task>& tasks, const F& body) {
   const auto count = static_cast<int64_t>(tasks.size());
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; ++i) {
@@ -114,15 +118,39 @@ void store_squares(const GroupedMatmulWeight<T, C>& args, const SquareSums<C>& s
   }
 }
 
+// Brings all weights up to date, and says so, where products do not.
+template <class T>
+bool is_updated(const GroupedMatmul<T>& args) {
+  if (args.update == nullptr) return true;
+  if (args.transpose_w && updates_on_the_way<T>(Cpu{})) return false;
+  args.update->update_all();
+  return true;
+}
+
+// The groups of all tasks in their order; those of none are brought up to date.
+template <class T>
+std::span<const int64_t> reading_order(const GroupedMatmul<T>& args, const std::vector<Task>& tasks) {
+  thread_local std::vector<int64_t> order;
+  order.clear();
+  for (const Task& task : tasks) order.push_back(task.group);
+  for (int64_t g = 0; g < args.groups; ++g)
+    if (args.offsets[g] == args.offsets[g + 1]) args.update->update(g * args.n * args.k, args.n * args.k);
+  return order;
+}
+
 }  // namespace
 
 template <class T>
 void run(Cpu, const GroupedMatmul<T>& args) {
   if (args.n == 0) return;
+  const bool updated = is_updated(args);
   std::vector<Task>& tasks = empty_task_list();
   for (int64_t g = 0; g < args.groups; ++g)
     append_blocks(tasks, g, args.offsets[g], args.offsets[g + 1] - args.offsets[g], args.n * args.k,
                   is_packed<T>());
+  sort(tasks);
+  std::optional<UpdateAhead> update;
+  if (!updated) update.emplace(*args.update, reading_order(args, tasks), args.n * args.k);
   const bool stream = leaves_the_cache<T>(args.offsets[args.groups] * args.n);
   for_each_task(tasks, [&](const Task& task, const Task& next) {
     const Matmul<T, T> p{.c = args.y + task.first * args.n,
@@ -140,6 +168,8 @@ void run(Cpu, const GroupedMatmul<T>& args) {
                          .next_b = args.w + next.group * args.n * args.k};
     if constexpr (std::is_same_v<T, BF16>)
       if (!is_packed<T>() && args.k > 0) return gemm_of_padded_rows(p);
+    if constexpr (!std::is_same_v<T, double>)
+      if (update) return packed_gemm<PanelElement<T>>(p, *update, (&task - tasks.data()) * args.n * args.k);
     run(Cpu{}, p);
   });
 }
@@ -153,6 +183,7 @@ void run(Cpu, const GroupedMatmulWeight<T, C>& args) {
     const int64_t rows = args.offsets[g + 1] - args.offsets[g];
     if (is_among(args.which, rows)) append_blocks(tasks, g, 0, args.n, rows * args.k, is_packed<T>());
   }
+  sort(tasks);
   constexpr int64_t kStreamFrom = 4 << 20;  // elements: more than a core's part of the third-level cache
   for_each_task(tasks, [&](const Task& task, const Task& next) {
     const int64_t first_row = args.offsets[task.group], rows = args.offsets[task.group + 1] - first_row;
@@ -186,6 +217,12 @@ bool sums_squares(Cpu) {
   return is_packed<T>() && !(std::is_same_v<T, BF16> && has_matrix_gemm());
 }
 
+// Several threads may meet in one group.
+template <class T>
+bool updates_on_the_way(Cpu) {
+  return sums_squares<T>(Cpu{}) && (omp_in_parallel() || omp_get_max_threads() == 1);
+}
+
 template void run(Cpu, const GroupedMatmul<float>&);
 template void run(Cpu, const GroupedMatmul<BF16>&);
 template void run(Cpu, const GroupedMatmul<double>&);
@@ -195,5 +232,8 @@ template void run(Cpu, const GroupedMatmulWeight<double, double>&);
 template bool sums_squares<float>(Cpu);
 template bool sums_squares<BF16>(Cpu);
 template bool sums_squares<double>(Cpu);
+template bool updates_on_the_way<float>(Cpu);
+template bool updates_on_the_way<BF16>(Cpu);
+template bool updates_on_the_way<double>(Cpu);
 
 }  // namespace switchyard::kernels

@@ -1,8 +1,6 @@
 #include "kernels/cpu/packed_gemm.h"
 
-#include <bit>
-#include <utility>
-
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/convert.h"
 #include "kernels/cpu/few_rows_gemm.h"
 #include "kernels/cpu/gemm.h"
@@ -74,34 +72,14 @@ struct RoundedResult {
   }
 };
 
-// The lines of a [rows, cols] block that is wanted next, handed out tile by tile: one at every step, or at
-// every second step where `steps` of them are left for it and that is enough. At every step a core waits for
-// lines that are on their way.
-class Ahead {
- public:
-  Ahead() = default;  // nothing is wanted
-  template <class T>
-  Ahead(const T* block, int64_t ld, int64_t rows, int64_t cols, int64_t steps)
-      : lines_{reinterpret_cast<const char*>(block), ld * static_cast<int64_t>(sizeof(T)), 0, 0, 0, 0} {
-    if (ld == cols) cols *= std::exchange(rows, 1);  // one long row
-    const int64_t lines = (cols * static_cast<int64_t>(sizeof(T)) + 63) / 64;
-    lines_.log2_lines = std::bit_width(static_cast<uint64_t>(lines - 1));
-    lines_.log2_steps = 2 * rows * lines <= steps ? 1 : 0;
-    lines_.last = ((rows - 1) << lines_.log2_lines) + lines - 1;
+// An update of B [n, k] (none: no update) that runs ahead of the product; B's element 0 is at `position`.
+struct UpdateOfB {
+  UpdateAhead* ahead = nullptr;
+  int64_t position = 0;
+
+  void require(int64_t elements) const {
+    if (ahead != nullptr) ahead->require(position + elements);
   }
-
-  bool is_fetched() const { return lines_.first > lines_.last; }
-
-  // For a tile of so many steps. When all is fetched: a line that is in the cache.
-  FetchLines next(int64_t steps) {
-    if (is_fetched()) return {reinterpret_cast<const char*>(this), 0, 0, 0, 0, 0};
-    const FetchLines now = lines_;
-    lines_.first += ((steps - 1) >> lines_.log2_steps) + 1;
-    return now;
-  }
-
- private:
-  FetchLines lines_{nullptr, 0, 0, 0, 0, -1};
 };
 
 // The blocks of a product: chunks of A's rows from i on, groups of B's columns from j on (of n, the first
@@ -111,6 +89,7 @@ struct Blocks {
   static constexpr int64_t kDepth = kKc * kPerStep<E>;
   const Matmul<T, C>& p;
   int64_t first, n;
+  UpdateOfB update;
   int64_t group = kGroup / std::min(kKc, steps<E>(p.k)) / kNr * kNr;  // columns
 
   int64_t depth(int64_t l) const { return std::min(kDepth, p.k - l); }
@@ -197,16 +176,21 @@ struct ColumnsInPlace {
 // sums have no time for that.
 template <class E, class Columns, class Result>
 void multiply_chunk(int64_t rows, int64_t cols, int64_t steps, const E* a, const Columns& b,
-                    const Result& result, int64_t first_col, Ahead& a_ahead, Ahead& b_ahead) {
+                    const Result& result, int64_t first_col, Ahead& a_ahead, Ahead& b_ahead,
+                    UpdateAhead* update) {
   constexpr int64_t kShort = 64;
+  const auto fetch = [&] {
+    if (!a_ahead.is_fetched()) return a_ahead.next(steps);
+    return update != nullptr && !update->is_done() ? update->next(steps) : b_ahead.next(steps);
+  };
   for (int64_t i = 0; i < rows; i += kMr)
     for (int64_t j = 0; j < cols; j += kNr) {
       const APanel<E> rows_of_a{a + i * steps};
       if (steps < kShort)
         result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, b.at(j));
       else
-        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, b.at(j),
-                       (a_ahead.is_fetched() ? b_ahead : a_ahead).next(steps));
+        result.tile_at(i, first_col + j, rows - i, cols - j, steps, rows_of_a, b.at(j), fetch());
+      if (update != nullptr && !update->is_done()) update->tile_done();
     }
 }
 
@@ -218,6 +202,7 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
   E* const a = a_scratch.reserve(whole_panels(m, kMr) * part);
   E* const b = b_scratch.reserve(kGroup);
   for (int64_t j = 0; j < blocks.n; j += blocks.group) {
+    blocks.update.require((blocks.first + j + blocks.cols(j)) * blocks.p.ldb);
     const bool in_place = blocks.is_in_place(j);
     if (!in_place) blocks.pack_b(b, j, l);
     auto next = blocks.following(i, m, j, l);
@@ -229,7 +214,7 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
       }
       const auto multiply = [&](const auto& columns) {
         multiply_chunk(std::min(kChunk, m - r), blocks.cols(j), part, a + r * part, columns,
-                       result.from(i + r), j, next.a, next.b);
+                       result.from(i + r), j, next.a, next.b, blocks.update.ahead);
       };
       if (in_place)
         multiply(ColumnsInPlace<T>{blocks.in_b(blocks.p.b, j, l), blocks.p.ldb});
@@ -241,18 +226,19 @@ void multiply_part(const Blocks<E, T, C>& blocks, int64_t i, int64_t m, int64_t 
 
 // Columns [first, first + n) of C.
 template <class E, class T, class C, class ResultOf>
-void multiply_columns(const Matmul<T, C>& p, int64_t first, int64_t n, const ResultOf& result_of) {
-  const Blocks<E, T, C> blocks{p, first, n};
+void multiply_columns(const Matmul<T, C>& p, int64_t first, int64_t n, const UpdateOfB& update,
+                      const ResultOf& result_of) {
+  const Blocks<E, T, C> blocks{p, first, n, update};
   for (int64_t i = 0; i < p.m; i += kRows)
     for (int64_t l = 0; l < p.k; l += blocks.kDepth)
       multiply_part(blocks, i, std::min(kRows, p.m - i), l, result_of(l == 0, l + blocks.kDepth >= p.k));
 }
 
 template <class E, class T>
-void multiply(const Matmul<T, float>& p, Vector* squares) {
+void multiply(const Matmul<T, float>& p, const UpdateOfB& update, Vector* squares = nullptr) {
   const bool streams =
       kHasStreaming && p.stream && reinterpret_cast<uintptr_t>(p.c) % 64 == 0 && p.ldc % kWidth == 0;
-  multiply_columns<E>(p, 0, p.n, [&](bool first, bool last) {
+  multiply_columns<E>(p, 0, p.n, update, [&](bool first, bool last) {
     const Into once = streams && last ? Into::kStreamed : Into::kReplace;
     return FloatResult{p.c, p.ldc, p.accumulate || !first ? Into::kAdd : once, last ? squares : nullptr};
   });
@@ -261,7 +247,7 @@ void multiply(const Matmul<T, float>& p, Vector* squares) {
 
 // In bands of rows whose waiting sums stay in the cache.
 template <class E>
-void multiply(const Matmul<BF16, BF16>& p) {
+void multiply(const Matmul<BF16, BF16>& p, const UpdateOfB& update) {
   thread_local Scratch<float> scratch;
   const bool one_part = steps<E>(p.k) <= kKc;
   const int64_t band = one_part ? p.m : std::min(p.m, kRows), ld = whole_panels(std::min(p.n, kNc), kNr);
@@ -275,7 +261,7 @@ void multiply(const Matmul<BF16, BF16>& p) {
       const auto result = [&](bool first, bool last) {
         return RoundedResult{rows.c + j, p.ldc, p.accumulate, partial, ld, first, last};
       };
-      multiply_columns<E>(rows, j, std::min(kNc, p.n - j), result);
+      multiply_columns<E>(rows, j, std::min(kNc, p.n - j), update, result);
     }
   }
 }
@@ -301,9 +287,24 @@ void packed_gemm(const Matmul<T, C>& p) {
   if constexpr (kIsAsStored<E, T> && std::is_same_v<T, C>)
     if (has_few_rows<E>(p)) return few_rows_gemm<E>(p);
   if constexpr (std::is_same_v<C, float>)
-    multiply<E, T>(p, nullptr);
+    multiply<E, T>(p, UpdateOfB());
   else
-    multiply<E>(p);
+    multiply<E>(p, UpdateOfB());
+}
+
+template <class E, class T>
+void packed_gemm(const Matmul<T, T>& p, UpdateAhead& ahead, int64_t position) {
+  const UpdateOfB update{&ahead, position};
+  if constexpr (kIsAsStored<E, T>)
+    if (has_few_rows<E>(p)) {
+      update.require(p.n * p.ldb);
+      return few_rows_gemm<E>(p);
+    }
+  ahead.set_pace(p.m, std::min(kKc, steps<E>(p.k)));
+  if constexpr (std::is_same_v<T, float>)
+    multiply<E, T>(p, update);
+  else
+    multiply<E>(p, update);
 }
 
 template <class E, class T>
@@ -312,7 +313,7 @@ void packed_gemm(const Matmul<T, float>& p, float* squares) {
   const int64_t panels = square_sum_count(p.m);
   Vector* const lanes = scratch.reserve(panels);
   std::fill_n(lanes, panels, Vector{});
-  multiply<E, T>(p, lanes);
+  multiply<E, T>(p, UpdateOfB(), lanes);
   for (int64_t i = 0; i < panels; ++i) {
     squares[i] = 0;
     for (int64_t q = 0; q < kWidth; ++q) squares[i] += lanes[i][q];
@@ -324,6 +325,9 @@ template void packed_gemm<float>(const Matmul<BF16, float>&);
 template void packed_gemm<float>(const Matmul<BF16, BF16>&);
 template void packed_gemm<Pair>(const Matmul<BF16, float>&);
 template void packed_gemm<Pair>(const Matmul<BF16, BF16>&);
+template void packed_gemm<float>(const Matmul<float, float>&, UpdateAhead&, int64_t);
+template void packed_gemm<float>(const Matmul<BF16, BF16>&, UpdateAhead&, int64_t);
+template void packed_gemm<Pair>(const Matmul<BF16, BF16>&, UpdateAhead&, int64_t);
 template void packed_gemm<float>(const Matmul<float, float>&, float*);
 template void packed_gemm<float>(const Matmul<BF16, float>&, float*);
 template void packed_gemm<Pair>(const Matmul<BF16, float>&, float*);

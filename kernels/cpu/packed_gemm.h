@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kernels/cpu/panels.h"
+#include "kernels/cpu/update_ahead.h"
 #include "kernels/matmul.h"
 
 namespace switchyard::kernels {
@@ -28,6 +29,11 @@ bool has_packed_gemm();
 // calling thread, by panels of E. Any cut of C into blocks gives the same bits.
 template <class E, class T, class C>
 void packed_gemm(const Matmul<T, C>&);
+
+// The same with a B [n, k] (transpose_b), dense, whose element 0 is at `position` of an update: B is brought
+// up to date before it is read, and what products will read after it while tiles are computed.
+template <class E, class T>
+void packed_gemm(const Matmul<T, T>&, UpdateAhead& update, int64_t position);
 
 // Also gives the sums of the squares in C as it is then, kMr rows each: square_sum_count(m) of them. Their
 // bits depend on those rows alone.

@@ -29,7 +29,7 @@ SegmentOptions segment_options(const Mesh& mesh, DType moments) {
 int64_t gather_values(const ParameterStore& store, const Mesh& mesh) {
   const CommLabel label("updated parameters");
   int64_t bytes = 0;
-  for (const Segment& s : store.segments()) {
+  for (const Segment& s : store.segments_before_late_updates()) {
     if (s.share.ranks == 1) continue;
     all_gather_in_place(s.value, holders_of(s.placement, mesh).device);
     bytes += s.value.bytes();

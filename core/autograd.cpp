@@ -267,6 +267,12 @@ std::shared_ptr<const kernels::LateUpdate> Var::take_update() const {
   return state_->update == nullptr ? nullptr : std::exchange(state_->update, nullptr);
 }
 
+const Tensor& Var::value_of_rows(const std::vector<int64_t>& rows) const {
+  if (state_->update != nullptr)
+    for (const int64_t row : rows) state_->update->finish(row);
+  return stored();
+}
+
 void Var::set_value(Tensor value) const {
   CHECK(is_leaf(), "only a leaf's value can be set");
   state_->value = std::move(value);

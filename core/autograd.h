@@ -34,6 +34,8 @@ class Var {
   // gradient, or takes it (null: there is none) and sees to it.
   void update_later(std::shared_ptr<const kernels::LateUpdate> update) const;
   std::shared_ptr<const kernels::LateUpdate> take_update() const;
+  // The value, of which no rows but these are read: an update of the others goes on waiting.
+  const Tensor& value_of_rows(const std::vector<int64_t>& rows) const;
   void set_value(Tensor value) const;  // of a leaf: parameters get their storage after the model is built
   const Shape& shape() const { return stored().shape(); }
   int64_t dim(int i) const { return stored().dim(i); }

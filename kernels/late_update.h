@@ -20,7 +20,11 @@ class LateUpdate {
 
   // Elements [begin, begin + n), on the calling thread. Every element once, in any order.
   virtual void update(int64_t begin, int64_t n) const = 0;
-  virtual void update_all() const = 0;  // by all threads
+  virtual void update_all() const = 0;  // what is not finished, by all threads
+
+  // The weights are matrices of one size, and some may be needed before the others.
+  virtual void finish(int64_t matrix) const = 0;  // all of it, if it is not finished
+  virtual bool is_finished(int64_t matrix) const = 0;
 
   // What of the memory an update needs.
   struct Array {
@@ -30,9 +34,9 @@ class LateUpdate {
   virtual std::span<const Array> arrays() const = 0;
 };
 
-// What run() does with the same arguments, later. The arrays have to stay as they are until then; the clip is
-// read now. Instantiated for float and BF16, with M as run() has it.
+// What run() does with the same arguments, later, to so many matrices. The arrays have to stay as they are
+// until then; the clip is read now. Instantiated for float and BF16, with M as run() has it.
 template <class T, class M>
-std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<T, M>&);
+std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<T, M>&, int64_t matrices);
 
 }  // namespace switchyard::kernels

@@ -82,7 +82,7 @@ bool has_factors(const ParameterStore& store, const Segment& s) {
 void update_later(const Segment& s, const StepArguments& args, const Parameter& p) {
   const auto wait = [&]<class T, class M>() {
     const auto kernel = kernel_of<T, M>(s, args, p.offset, p.spec.shape.numel());
-    p.var.update_later(kernels::update_later(Cpu{}, kernel));
+    p.var.update_later(kernels::update_later(Cpu{}, kernel, p.spec.shape[0]));
   };
   const bool bf16 = s.dtype == DType::kBF16;
   if (s.m.dtype() == DType::kBF16)

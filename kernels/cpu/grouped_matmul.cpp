@@ -134,7 +134,7 @@ std::span<const int64_t> reading_order(const GroupedMatmul<T>& args, const std::
   order.clear();
   for (const Task& task : tasks) order.push_back(task.group);
   for (int64_t g = 0; g < args.groups; ++g)
-    if (args.offsets[g] == args.offsets[g + 1]) args.update->update(g * args.n * args.k, args.n * args.k);
+    if (args.offsets[g] == args.offsets[g + 1]) args.update->finish(g);
   return order;
 }
 

@@ -1,4 +1,5 @@
 #include <array>
+#include <vector>
 
 #include "kernels/cpu/adamw_update.h"
 #include "kernels/cpu/loops.h"
@@ -10,15 +11,34 @@ namespace {
 template <class T, class M>
 class LateAdamW : public LateUpdate {
  public:
-  explicit LateAdamW(const AdamW<T, M>& a)
-      : update_(a), grad_(a.grad), n_(a.n), arrays_{array(a.m), array(a.v), array(a.grad), array(a.p)} {
+  LateAdamW(const AdamW<T, M>& a, int64_t matrices)
+      : update_(a),
+        grad_(a.grad),
+        size_(a.n / matrices),
+        finished_(static_cast<size_t>(matrices)),
+        arrays_{array(a.m), array(a.v), array(a.grad), array(a.p)} {
+    CHECK(a.n % matrices == 0, a.n, " elements of ", matrices, " matrices");
     if (a.master != nullptr) arrays_[count_++] = array(a.master);
   }
 
   void update(int64_t begin, int64_t n) const override { update_(begin, n, grad_ + begin); }
   void update_all() const override {
-    for_chunks(n_, [this](int64_t begin, int64_t end) { update(begin, end - begin); });
+    const int64_t matrices = std::ssize(finished_);
+    for (int64_t first = 0, last; first < matrices; first = last) {
+      last = first + 1;
+      if (is_finished(first)) continue;
+      while (last < matrices && !is_finished(last)) ++last;
+      for_chunks((last - first) * size_,
+                 [&](int64_t begin, int64_t end) { update(first * size_ + begin, end - begin); });
+    }
+    std::fill(finished_.begin(), finished_.end(), true);
   }
+  void finish(int64_t matrix) const override {
+    if (is_finished(matrix)) return;
+    update(matrix * size_, size_);
+    finished_[static_cast<size_t>(matrix)] = true;
+  }
+  bool is_finished(int64_t matrix) const override { return finished_[static_cast<size_t>(matrix)]; }
   std::span<const Array> arrays() const override { return {arrays_.data(), count_}; }
 
  private:
@@ -29,7 +49,8 @@ class LateAdamW : public LateUpdate {
 
   AdamWUpdate<T, M> update_;
   const Acc<T>* grad_;
-  int64_t n_;
+  int64_t size_;  // of a matrix
+  mutable std::vector<bool> finished_;
   std::array<Array, 5> arrays_;
   size_t count_ = 4;
 };
@@ -37,13 +58,13 @@ class LateAdamW : public LateUpdate {
 }  // namespace
 
 template <class T, class M>
-std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<T, M>& args) {
-  return std::make_shared<LateAdamW<T, M>>(args);
+std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<T, M>& args, int64_t matrices) {
+  return std::make_shared<LateAdamW<T, M>>(args, matrices);
 }
 
-template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<float>&);
-template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<float, BF16>&);
-template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<BF16>&);
-template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<BF16, BF16>&);
+template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<float>&, int64_t);
+template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<float, BF16>&, int64_t);
+template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<BF16>&, int64_t);
+template std::shared_ptr<const LateUpdate> update_later(Cpu, const AdamW<BF16, BF16>&, int64_t);
 
 }  // namespace switchyard::kernels

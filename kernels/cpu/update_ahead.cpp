@@ -13,7 +13,7 @@ void UpdateAhead::set_pace(int64_t rows, int64_t steps) {
 void UpdateAhead::update_to(int64_t position) {
   while (done_ < position) {
     const int64_t stop = std::min(position, (done_ / size_ + 1) * size_);
-    update_.update(element(done_), stop - done_);
+    if (!update_.is_finished(order_[done_ / size_])) update_.update(element(done_), stop - done_);
     done_ = stop;
   }
 }

@@ -120,8 +120,9 @@ Lending::Lending(const Shadows& shadows, int64_t experts, const Axis& ep,
   }
 }
 
-// Rows of own [local, ...] whose copies others take.
-Tensor Lending::leaving(const Tensor& own) const {
+// Rows of an own [local, ...] whose copies others take.
+Tensor Lending::leaving(const Var& weight) const {
+  const Tensor& own = weight.value_of_rows(lent_);
   if (lent_.size() == 1) return own.rows(lent_[0], 1);
   std::vector<int64_t> dims = own.shape().vector();
   dims[0] = std::ssize(lent_);
@@ -161,7 +162,7 @@ Var Lending::lend(const Var& rows, const std::vector<Vars*>& weights) const {
   for (Vars* w : weights) {
     const Var own = w->at(0);
     inputs.push_back(own);
-    copies.emplace_back(move(leaving(own.value()), send_, recv_), needs_grad({own}));
+    copies.emplace_back(move(leaving(own), send_, recv_), needs_grad({own}));
     meter_->shadow_bytes += copies.back().value().bytes();
     if (!borrowed_.empty()) w->push_back(copies.back());
   }

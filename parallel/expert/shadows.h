@@ -50,7 +50,7 @@ class Lending {
   Var lend(const Var& rows, const std::vector<Vars*>& weights) const;
 
  private:
-  Tensor leaving(const Tensor& own) const;
+  Tensor leaving(const Var& weight) const;
   Tensor move(const Tensor& rows, const Counts& send, const Counts& recv) const;
   Tensor give_back(const Var& own, const Var& copies) const;
 

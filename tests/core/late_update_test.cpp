@@ -92,6 +92,25 @@ TEST_F(LateUpdates, TrainWithTheBitsOfThoseThatDoNotWait) {
   EXPECT_EQ(experts.moments(), moments);
 }
 
+// Copies of an expert go to other ranks before its product.
+TEST_F(LateUpdates, OfOtherRowsGoOnWaiting) {
+  std::vector<float> expected;
+  {
+    Experts experts(2);
+    for (int64_t step = 1; step <= 2; ++step) experts.step(step);
+    expected = experts.value();
+  }
+  Experts experts(1);
+  experts.step(1);
+  const std::vector<float> start = experts.waiting();
+  EXPECT_NE(experts.w.value_of_rows({1}).rows(1, 1).to_vector<float>(),
+            std::vector<float>(start.begin() + 40 * 64, start.end()));
+  EXPECT_EQ(experts.w.value_of_rows({1}).rows(0, 1).to_vector<float>(),
+            std::vector<float>(start.begin(), start.begin() + 40 * 64));
+  experts.step(2);
+  EXPECT_EQ(experts.value(), expected);
+}
+
 // Who changes the gradient or updates again without having read the parameters.
 TEST_F(LateUpdates, ComeBeforeTheirGradientChanges) {
   Experts expected(1);

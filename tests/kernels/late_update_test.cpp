@@ -71,7 +71,9 @@ TYPED_TEST(LateUpdateTest, ProductSeesToItWithTheSameBits) {
         run(Cpu{}, expected.update());
         with_threads(threads, [&] {
           expected.multiply(transpose_w);
-          late.multiply(transpose_w, update_later(Cpu{}, late.update()).get());
+          const auto update = update_later(Cpu{}, late.update(), late.groups);
+          for (const int64_t early : {0, 4, 6}) update->finish(early);
+          late.multiply(transpose_w, update.get());
           return 0;
         });
         EXPECT_TRUE(late == expected) << n << " x " << k << ", " << threads << " threads, " << transpose_w;
@@ -80,10 +82,26 @@ TYPED_TEST(LateUpdateTest, ProductSeesToItWithTheSameBits) {
 
 TYPED_TEST(LateUpdateTest, NothingChangesBeforeIt) {
   Experts<TypeParam> expected(45, 70), late(45, 70);
-  const auto update = update_later(Cpu{}, late.update());
+  const auto update = update_later(Cpu{}, late.update(), late.groups);
   late.clip = std::nanf("");  // which was read
   EXPECT_TRUE(late == expected);
   run(Cpu{}, expected.update());
+  update->update_all();
+  EXPECT_TRUE(late == expected);
+}
+
+TYPED_TEST(LateUpdateTest, MatricesThatAreNeededFirstAreFinishedOnceAndAlone) {
+  Experts<TypeParam> expected(45, 70), late(45, 70);
+  const auto start = late.p;
+  run(Cpu{}, expected.update());
+  const auto update = update_later(Cpu{}, late.update(), late.groups);
+  for (const int64_t early : {2, 5, 2}) update->finish(early);
+  for (int64_t g = 0; g < late.groups; ++g) {
+    const auto& now = g == 2 || g == 5 ? expected.p : start;
+    const auto bytes = static_cast<size_t>(late.n * late.k) * sizeof(late.p[0]);
+    EXPECT_EQ(std::memcmp(&late.p[g * late.n * late.k], &now[g * late.n * late.k], bytes), 0) << g;
+    EXPECT_EQ(update->is_finished(g), g == 2 || g == 5);
+  }
   update->update_all();
   EXPECT_TRUE(late == expected);
 }

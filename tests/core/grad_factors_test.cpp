@@ -3,20 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
-#include <random>
 
 #include "core/ops.h"
+#include "tests/support/gradcheck.h"
 
 namespace switchyard {
 namespace {
 
-Tensor random(Shape shape, unsigned seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(shape.numel());
-  for (float& v : values) v = normal(engine);
-  return Tensor::from<float>(values, shape);
-}
+Tensor random(const Shape& shape, uint64_t seed) { return test::random_tensor(shape, seed, DType::kF32); }
 
 // Three experts with 3, 0 and 100 rows, the last of which are many.
 class GradFactorsTest : public testing::Test {

@@ -2,23 +2,16 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
-#include <random>
-
 #include "core/nn/parameters.h"
 #include "core/ops.h"
 #include "core/optim/adamw.h"
 #include "kernels/grouped_matmul.h"
+#include "tests/support/gradcheck.h"
 
 namespace switchyard {
 namespace {
 
-Tensor random(Shape shape, unsigned seed) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(shape.numel());
-  for (float& v : values) v = normal(engine);
-  return Tensor::from<float>(values, shape);
-}
+Tensor random(const Shape& shape, uint64_t seed) { return test::random_tensor(shape, seed, DType::kF32); }
 
 // Two experts of many rows, trained with so many threads; with one alone updates wait.
 struct Experts {

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <functional>
+
 #include "core/nn/parameters.h"
 #include "core/ops.h"
 #include "core/optim/adamw.h"

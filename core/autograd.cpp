@@ -27,7 +27,7 @@ struct Var::State {
   std::optional<GradFactors> factors;  // of groups of few rows, whose gradients `grad` does not have then
   std::function<void()> hook;
 
-  // It reads the gradient, so it is made before that changes.
+  // The update reads the gradient, so it is made before that changes.
   void finish_update() {
     if (update != nullptr) std::exchange(update, nullptr)->update_all();
   }

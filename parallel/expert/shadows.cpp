@@ -120,7 +120,7 @@ Lending::Lending(const Shadows& shadows, int64_t experts, const Axis& ep,
   }
 }
 
-// Rows of an own [local, ...] whose copies others take.
+// Rows of a weight [local, ...] whose copies others take.
 Tensor Lending::leaving(const Var& weight) const {
   const Tensor& own = weight.value_of_rows(lent_);
   if (lent_.size() == 1) return own.rows(lent_[0], 1);

@@ -100,8 +100,8 @@ class ParameterStore {
     Var var;
   };
   const std::vector<Buffer>& buffers() const { return buffers_; }
-  // Their values, masters and moments are those after the last update, until the next one: who keeps a segment
-  // asks again.
+  // Their values, masters and moments are those after the last update, until the next one: who keeps a
+  // segment asks again.
   std::vector<Segment>& segments();
   const std::vector<Segment>& segments() const;
   // The same but for updates that wait (Var::update_later).

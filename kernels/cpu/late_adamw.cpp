@@ -14,10 +14,10 @@ class LateAdamW : public LateUpdate {
   LateAdamW(const AdamW<T, M>& a, int64_t matrices)
       : update_(a),
         grad_(a.grad),
-        size_(a.n / matrices),
+        size_(matrices == 0 ? 0 : a.n / matrices),
         finished_(static_cast<size_t>(matrices)),
         arrays_{array(a.m), array(a.v), array(a.grad), array(a.p)} {
-    CHECK(a.n % matrices == 0, a.n, " elements of ", matrices, " matrices");
+    CHECK(size_ * matrices == a.n, a.n, " elements of ", matrices, " matrices");
     if (a.master != nullptr) arrays_[count_++] = array(a.master);
   }
 

@@ -1,7 +1,5 @@
 #include "kernels/late_update.h"
 
-#include <numeric>
-
 #include "kernels/grouped_matmul.h"
 #include "tests/support/kernel_test.h"
 

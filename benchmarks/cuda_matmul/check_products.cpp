@@ -4,6 +4,7 @@
 #include "benchmarks/cuda_matmul/check.h"
 #include "benchmarks/cuda_matmul/report.h"
 #include "kernels/cuda/handles.h"
+#include "kernels/cuda/one_group.h"
 #include "kernels/gate_up.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/half_logits.h"
@@ -175,6 +176,33 @@ int check_linear(Cuda exec, Size s, bool transpose_w, std::mt19937& generator) {
                 relative_error(out[1], reference), tolerance<BF16, BF16>(), same_bits(out[1], out[2]));
 }
 
+// A weight gradient whose rows are cut, against cuBLAS.
+int check_parts(Cuda exec, Size s, bool accumulate, std::mt19937& generator) {
+  constexpr double kTolerance =
+      1e-3;  // long sums in float32, in another order; a step that is missing is 4e-2
+  if (!exec.handles->runs_wgmma()) return 0;
+  DeviceArray<BF16> dy(random_vector<BF16>(s.k * s.m, generator)),
+      x(random_vector<BF16>(s.k * s.n, generator));
+  const auto before = random_vector<float>(s.m * s.n, generator);
+  std::vector<float> out[3];  // by cuBLAS, then twice by ours
+  bool ran = true;
+  for (int i = 0; i < 3; ++i) {
+    DeviceArray<float> dw(before);
+    const kernels::Matmul<BF16, float> p{dw.data(), dy.data(), x.data(), s.m,       s.n,
+                                         s.k,       true,      false,    accumulate};
+    if (i == 0) {
+      kernels::run(exec, p);
+    } else {
+      ran = ran && kernels::run_in_parts(exec, p);
+    }
+    out[i] = dw.host();
+  }
+  const std::vector<double> reference(out[0].begin(), out[0].end());
+  return report(
+      concat("weight in parts ", s.m, "x", s.n, "x", s.k, accumulate ? " +=" : "", ran ? "" : " DID NOT RUN"),
+      ran ? relative_error(out[1], reference) : INFINITY, kTolerance, same_bits(out[1], out[2]));
+}
+
 // The product that ends in SwiGLU, against product and SwiGLU one after the other: the same bits.
 int check_gate_up(Cuda exec, const Groups& g, int64_t n, int64_t k, std::mt19937& generator) {
   DeviceArray<BF16> x(random_vector<BF16>(g.rows * k, generator)),
@@ -249,6 +277,9 @@ int check_products(Cuda exec, unsigned seed) {
   for (const bool transpose_w : {true, false}) {
     failures += check_linear(exec, {5000, 2600, 136}, transpose_w, generator);
     failures += check_linear(exec, {16384, 1032, 520}, transpose_w, generator);
+  }
+  for (const Size s : {Size{2304, 768, 32768}, {768, 768, 20000}, {4096, 768, 9001}, {136, 264, 16999}}) {
+    for (const bool accumulate : {false, true}) failures += check_parts(exec, s, accumulate, generator);
   }
   for (const Groups& g :
        {make_groups("whole", {5200}, 0, 0), make_groups("ragged", {1300, 0, 1, 700, 3000, 129, 63}, 3, 20)}) {

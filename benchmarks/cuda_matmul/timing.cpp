@@ -12,6 +12,7 @@
 #include "kernels/attention.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/cuda/handles.h"
+#include "kernels/cuda/one_group.h"
 #include "kernels/gate_up.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/half_logits.h"
@@ -222,9 +223,10 @@ void time_linear(Bench& bench, int64_t rows, int64_t n, int64_t k) {
     });
   }
   exec.handles->allow_wgmma = allow_wgmma;
-  bench.line(name + ": cuBLAS weight +=", flops, [&] {
-    run(exec, kernels::Matmul<BF16, float>{dw.data(), dy.data(), x.data(), n, k, rows, true, false, true});
-  });
+  const kernels::Matmul<BF16, float> weight{dw.data(), dy.data(), x.data(), n, k, rows, true, false, true};
+  bench.line(name + ": cuBLAS weight +=", flops, [&] { run(exec, weight); });
+  if (run_in_parts(exec, weight))
+    bench.line(name + ": wgmma in parts weight +=", flops, [&] { run_in_parts(exec, weight); });
 }
 
 // Gate and up, and SwiGLU: in one pass, and apart.

@@ -19,6 +19,7 @@ enum class Form {
 enum class Ending {
   kStore,
   kGate,  // kForward: C is gate | up, n / 2 columns each; SwiGLU of them is stored as well
+  kPart,  // kWeight: C is parts of tiles, which someone else adds (row_cuts.cuh)
 };
 
 template <class T, class C>

@@ -7,6 +7,7 @@
 #include "kernels/cuda/grouped_wgmma.cuh"
 #include "kernels/cuda/handles.h"
 #include "kernels/cuda/one_group.h"
+#include "kernels/cuda/row_cuts.cuh"
 #include "kernels/gate_up.h"
 #include "kernels/half_logits.h"
 
@@ -98,6 +99,27 @@ bool run_as_one_group(Cuda exec, const Matmul<BF16>& p) {
   GroupedProblem<BF16, BF16> g{p.c, p.a, p.b, nullptr, p.m, 1, 0, to_int(p.n), to_int(p.k), false};
   g.ldc = p.ldc;
   return p.transpose_b ? run_if_large<Form::kForward>(exec, g) : run_if_large<Form::kData>(exec, g);
+}
+
+bool run_in_parts(Cuda exec, const Matmul<BF16, float>& p) {
+  using hopper::RowCuts;
+  const CudaHandles& handles = *exec.handles;
+  const int blocks = handles.multiprocessors;
+  const bool dense =
+                 (p.lda == 0 || p.lda == p.m) && (p.ldb == 0 || p.ldb == p.n) && (p.ldc == 0 || p.ldc == p.n),
+             aligned = reinterpret_cast<uintptr_t>(p.c) % 16 == 0;
+  if (!p.transpose_a || p.transpose_b || !dense || !aligned || !RowCuts::fits(p.m, p.n, p.k, blocks))
+    return false;
+  const GroupedProblem<BF16, float> g{
+      static_cast<float*>(handles.workspace), p.a, p.b, nullptr, p.k, 1, to_int(p.m), to_int(p.n), 0, false};
+  const RowCuts cuts(g.m, g.n, g.rows, blocks);
+  const int64_t bytes = cuts.parts() * RowCuts::kPartElements * int64_t{sizeof(float)};
+  if (!fits_wgmma<Form::kWeight>(exec, g) || bytes > CudaHandles::kWorkspaceBytes) return false;
+  hopper::launch<Form::kWeight, Ending::kPart>(g, blocks, exec.stream);
+  constexpr int kRows = 4;  // of a tile per block
+  launch_kernel(hopper::add_parts_kernel, dim3(cuts.tiles, hopper::kTileM / kRows),
+                dim3(kRows * hopper::kTileN / 4), 0, exec.stream, p.c, g.c, cuts, g.m, g.n, p.accumulate);
+  return true;
 }
 
 bool run_fused(Cuda exec, const GateUp& a) {

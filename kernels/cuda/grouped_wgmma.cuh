@@ -6,6 +6,7 @@
 #include "kernels/cuda/group_tiles.cuh"
 #include "kernels/cuda/grouped_wgmma_end.cuh"
 #include "kernels/cuda/prefetch.cuh"
+#include "kernels/cuda/row_cuts.cuh"
 #include "kernels/cuda/wgmma.cuh"
 
 namespace switchyard::kernels::hopper {
@@ -101,13 +102,38 @@ __device__ void fetch_ahead(const TileView<BF16, C>& v) {
   }
 }
 
+// The tiles that blocks take in turn: block b has b, b + gridDim.x, ...
+template <Form kForm, Ending kEnding, class C>
+struct Tiles {
+  const GroupedProblem<BF16, C>& p;
+  const int* starts;
+
+  __device__ int count() const { return starts[p.groups]; }
+  __device__ GroupTile operator[](int tile) const {
+    return group_tile<kForm>(starts, p, tile, kTileM, kTileN);
+  }
+};
+template <class C>
+struct Tiles<Form::kWeight, Ending::kPart, C> {
+  static_assert(RowCuts::kDepth == kDepth);
+  RowCuts cuts;
+
+  __device__ Tiles(const GroupedProblem<BF16, C>& p, const int*)
+      : cuts(p.m, p.n, p.rows, static_cast<int>(gridDim.x)) {}
+  __device__ int count() const { return cuts.most_pieces() * static_cast<int>(gridDim.x); }
+  __device__ GroupTile operator[](int tile) const {
+    return cuts.piece(static_cast<int>(blockIdx.x), tile / static_cast<int>(gridDim.x));
+  }
+};
+
 // By one warp.
 template <Form kForm, Ending kEnding, class C>
 __device__ void produce(const GroupedProblem<BF16, C>& p, const Ring& ring, const int* starts,
                         const CUtensorMap* a, const CUtensorMap* b) {
   Turn turn;
-  for (int tile = blockIdx.x; tile < starts[p.groups]; tile += gridDim.x) {
-    const GroupTile t = group_tile<kForm>(starts, p, tile, kTileM, kTileN);
+  const Tiles<kForm, kEnding, C> tiles(p, starts);
+  for (int tile = blockIdx.x; tile < tiles.count(); tile += gridDim.x) {
+    const GroupTile t = tiles[tile];
     const int k = kForm == Form::kWeight ? t.rows : p.k, lane = threadIdx.x;
     for (int depth = 0; depth < k; depth += kDepth, turn.next()) {
       wait(&ring.empty[turn.stage], turn.parity ^ 1);  // passes at once in the first round
@@ -164,15 +190,14 @@ __device__ inline void clear(float (&c)[kTileN / 8][4]) {
 
 template <Form kForm, Ending kEnding, class C>
 __device__ void consume(const GroupedProblem<BF16, C>& p, const Ring& ring, const int* starts) {
-  const int thread = threadIdx.x - 128, m = thread / 32 * 16, tiles = starts[p.groups];
-  const auto tile_at = [&](int tile) {
-    return tile < tiles ? group_tile<kForm>(starts, p, tile, kTileM, kTileN) : GroupTile{};
-  };
+  const int thread = threadIdx.x - 128, m = thread / 32 * 16;
+  const Tiles<kForm, kEnding, C> tiles(p, starts);
+  const auto tile_at = [&](int tile) { return tile < tiles.count() ? tiles[tile] : GroupTile{}; };
   Consumer<kForm> consumer{ring, thread, thread / 128};
   TileEnd<kEnding, C> end;
   float c[kTileN / 8][4] = {};
   GroupTile now, next = tile_at(blockIdx.x);
-  for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+  for (int tile = blockIdx.x; tile < tiles.count(); tile += gridDim.x) {
     now = next;
     const int k = kForm == Form::kWeight ? now.rows : p.k;
     if constexpr (kMayBeEmpty<kForm>) clear(c);

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/group_tiles.cuh"
 #include "kernels/cuda/grouped_mma.cuh"
+#include "kernels/cuda/row_cuts.cuh"
 #include "kernels/cuda/swiglu.cuh"
 
 namespace switchyard::kernels::hopper {
@@ -184,6 +185,27 @@ struct TileEnd<Ending::kStore, float> {
         }
       }
       if (batch + 2 < kBatches) load(batch + 2);
+    }
+  }
+  __device__ void store_next(const GroupedProblem<BF16, float>&) const {}
+  __device__ void store_rest(const GroupedProblem<BF16, float>&) const {}
+};
+
+// A part is a whole tile, whatever of it exists.
+template <>
+struct TileEnd<Ending::kPart, float> {
+  __device__ void expect(const GroupedProblem<BF16, float>&, const GroupTile&, int) const {}
+  __device__ void take(const GroupedProblem<BF16, float>& p, const GroupTile& t,
+                       const float (&c)[kTileN / 8][4], int m) const {
+    if (t.rows == 0) return;
+    const int row = m + threadIdx.x % 32 / 4;
+    float* out = p.c + t.group * RowCuts::kPartElements + row * kTileN + wide_column();
+    __builtin_assume(__isGlobal(out));
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int pair = 0; pair < kTileN / 16; ++pair)
+        *reinterpret_cast<float4*>(out + half * 8 * kTileN + 16 * pair) = trade(c, pair, half);
     }
   }
   __device__ void store_next(const GroupedProblem<BF16, float>&) const {}

@@ -9,8 +9,6 @@ namespace switchyard {
 
 namespace {
 
-constexpr size_t kWorkspaceBytes = 64 << 20;  // cuBLAS asks for 32 MiB on Hopper
-
 int device_attribute(cudaDeviceAttr attribute) {
   int device = 0, value = 0;
   CUDA_CHECK(cudaGetDevice(&device));

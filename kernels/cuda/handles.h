@@ -19,7 +19,9 @@ struct CudaHandles {
 
   CUstream_st* stream = nullptr;
   cublasContext* cublas = nullptr;
-  // Of cuBLAS; fixed, so that a repeated call takes the same algorithm and the same bits.
+  // Of cuBLAS, or of one product beside it; fixed, so that a repeated call takes the same algorithm and the
+  // same bits.
+  static constexpr int64_t kWorkspaceBytes = 64 << 20;  // cuBLAS asks for 32 MiB on Hopper
   void* workspace = nullptr;
   int multiprocessors = 0;
   int compute_capability = 0;  // 10 * major + minor

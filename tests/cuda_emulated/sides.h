@@ -11,12 +11,17 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/handles.h"
 #include "tests/support/device_array.h"
 
 namespace switchyard::kernels {
 
 // Order in which the emulator runs threads; on a GPU, nothing.
 void set_reverse_order(bool reverse);
+
+// Lets the emulator take weight gradients in parts, with this workspace; a GPU has its own. Returns whether the
+// device does.
+bool allow_row_cuts(CudaHandles& handles, float* workspace);
 
 class CudaKernels : public ::testing::Test {
  protected:

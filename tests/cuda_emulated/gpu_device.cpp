@@ -4,4 +4,6 @@ namespace switchyard::kernels {
 
 void set_reverse_order(bool) {}  // a GPU takes its own
 
+bool allow_row_cuts(CudaHandles& handles, float*) { return handles.has_wgmma; }
+
 }  // namespace switchyard::kernels

@@ -80,6 +80,39 @@ TEST_F(HfFolders, ShardsAreWrittenAndReadBack) {
   EXPECT_EQ(read_file(whole / "model.safetensors"), read_file(hf() / "model.safetensors"));
 }
 
+// Three letters and a special token that tokenizer.json cannot say the use of.
+constexpr char kTokenizer[] =
+    R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]},
+  "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "added_tokens": [
+  {"id": 3, "content": "<eos>", "special": true}, {"id": 4, "content": "<turn>", "special": true}]})";
+
+TEST_F(HfFolders, TheTokenizerComesAlongAndGoesBack) {
+  write_model(Arch::kQwen3);
+  write_file(hf() / "tokenizer.json", kTokenizer);
+  const auto exported_eos = [&](const char* name, const json& eos) {
+    json config = config_;
+    if (!eos.is_null()) config["eos_token_id"] = eos;
+    write_config(config);
+    const fs::path to = fs::path(folder_ / "out") / name, back = fs::path(folder_ / "back") / name;
+    import_hf(hf(), to);
+    EXPECT_EQ(CheckpointReader(to).text(kTokenizerText), kTokenizer);
+    export_hf({.checkpoint = to, .out = back});
+    EXPECT_EQ(read_file(back / "tokenizer.json"), kTokenizer);
+    return json::parse(read_file(back / "config.json"))["eos_token_id"];
+  };
+  EXPECT_EQ(exported_eos("none", {}), 3) << "the tokenizer's";
+  EXPECT_EQ(exported_eos("special", 4), 4) << "the model's";
+  EXPECT_EQ(exported_eos("list", {4, 3}), json({4, 3}));
+  EXPECT_EQ(exported_eos("text", 2), 3) << "\"ab\" ends no text";
+}
+
+TEST_F(HfFolders, ATokenizerOfAnotherKindIsLeftOut) {
+  write_model(Arch::kQwen3);
+  write_file(hf() / "tokenizer.json", R"({"model": {"type": "WordPiece", "vocab": {}}})");
+  import_hf(hf(), to());
+  EXPECT_FALSE(CheckpointReader(to()).has_text(kTokenizerText));
+}
+
 TEST_F(HfFolders, TheAcceptedSpellingsOfAConfigMeanTheSame) {
   write_model(Arch::kQwen3Moe);
   const std::string meant = model_to_text(read_hf_config(hf() / "config.json").options);

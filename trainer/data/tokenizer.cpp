@@ -17,6 +17,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 
 uint64_t Tokenizer::fingerprint() const { return xxh3_of(to_json()); }
 
+bool same_vocabulary(const Tokenizer& a, const Tokenizer& b) {
+  if (a.vocab_size() != b.vocab_size()) return false;
+  for (int32_t id = 0; id < a.vocab_size(); ++id)
+    if (a.bytes_of(id) != b.bytes_of(id)) return false;
+  return true;
+}
+
 ByteTokenizer::ByteTokenizer() : bytes_(256, '\0') {
   for (int byte = 0; byte < 256; ++byte) bytes_[byte] = static_cast<char>(byte);
 }

@@ -56,6 +56,10 @@ class ByteTokenizer final : public Tokenizer {
   std::string bytes_;  // 0 .. 255
 };
 
+// Do the same ids stand for the same bytes? Where the files of two tokenizers differ, this tells whether they
+// mean the same.
+bool same_vocabulary(const Tokenizer& a, const Tokenizer& b);
+
 // What to_json() wrote, or a Hugging Face tokenizer.json; `origin` names the text in errors (Fault::kData).
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& text, const std::string& origin);
 // "byte", or a file: tokenizer.json, what to_json() wrote, or a SentencePiece .model.

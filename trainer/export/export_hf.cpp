@@ -87,8 +87,7 @@ void write_tokenizer(const fs::path& out, const std::string& text, const std::st
   write_file(out / "tokenizer_config.json",
              "{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": "
              "false\n}\n");
-  if (const auto eos = tokenizer->eos()) source["eos_token_id"] = *eos;
-  if (const auto bos = tokenizer->bos()) source["bos_token_id"] = *bos;
+  set_token_ids(source, *tokenizer);
 }
 
 std::optional<Arch> preferred_arch(const json& source) {

@@ -5,6 +5,7 @@
 
 #include "trainer/data/pre_tokenizer.h"
 #include "trainer/data/tokenizer.h"
+#include "trainer/export/output.h"
 #include "trainer/files/strict_json.h"
 
 namespace switchyard {
@@ -158,24 +159,23 @@ std::optional<int64_t> id_in(const json& source, const char* key, int64_t vocab_
 }  // namespace
 
 std::string write_tokenizer(GgufFile& file, const std::string& tokenizer, const std::string& origin,
-                            const json& source, int64_t vocab_size) {
-  std::optional<int64_t> eos = id_in(source, "eos_token_id", vocab_size),
-                         bos = id_in(source, "bos_token_id", vocab_size);
+                            json source, int64_t vocab_size) {
   std::string warning;
   if (tokenizer.empty()) {
     write_dummies(file, dummies(vocab_size, kNormal));
   } else {
     const auto loaded = load_tokenizer_json(tokenizer, origin);
-    if (loaded->eos()) eos = *loaded->eos();
-    if (loaded->bos()) bos = *loaded->bos();
+    set_token_ids(source, *loaded);
     const json text = parse_json(loaded->to_hugging_face_json(), origin, Fault::kData);
     if (text["model"].value("byte_fallback", false))
       write_pieces(file, text, dummies(vocab_size, kUnused));
     else
       warning = write_byte_level(file, text, dummies(vocab_size, kUnused));
   }
-  if (eos) file.set_u32("tokenizer.ggml.eos_token_id", *eos);
-  if (bos) file.set_u32("tokenizer.ggml.bos_token_id", *bos);
+  for (const std::string end : {"eos", "bos"}) {
+    const auto id = id_in(source, (end + "_token_id").c_str(), vocab_size);
+    if (id) file.set_u32("tokenizer.ggml." + end + "_token_id", *id);
+  }
   file.set_bool("tokenizer.ggml.add_bos_token", false);
   file.set_bool("tokenizer.ggml.add_eos_token", false);
   return warning;

@@ -11,6 +11,6 @@ namespace switchyard {
 // dummies "<0>", "<1>", ..., which is the least that llama.cpp loads. `source`: the members of the config.json
 // that the model came from. Returns what a user should know of it, or nothing.
 std::string write_tokenizer(GgufFile& file, const std::string& tokenizer, const std::string& origin,
-                            const nlohmann::json& source, int64_t vocab_size);
+                            nlohmann::json source, int64_t vocab_size);
 
 }  // namespace switchyard

@@ -4,10 +4,12 @@
 
 #include "trainer/checkpoint/store.h"
 #include "trainer/config.h"
+#include "trainer/data/tokenizer.h"
 #include "trainer/export/hf_config.h"
 #include "trainer/export/hf_folder.h"
 #include "trainer/export/output.h"
 #include "trainer/export/tensor_list.h"
+#include "trainer/together.h"
 
 namespace switchyard {
 namespace {
@@ -62,6 +64,20 @@ void refuse_unknown(const HfFolder& folder, const HfModel& model) {
            info_of(model.arch).model_type, " as config.json describes it");
 }
 
+// The folder's tokenizer; empty where there is none, or none that is known here: a model is of use without.
+std::string tokenizer_text(const fs::path& from) {
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
+    std::error_code ignored;
+    if (!fs::is_regular_file(from / name, ignored)) continue;
+    try {
+      return load_tokenizer((from / name).string())->to_json();
+    } catch (const Error& error) {
+      warn(concat("the tokenizer is left out: ", error.what()));
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 void import_hf(const fs::path& from, const fs::path& to, const std::optional<UpcycleOptions>& upcycle) {
@@ -83,7 +99,10 @@ void import_hf(const fs::path& from, const fs::path& to, const std::optional<Upc
 
   CheckpointWriter writer(to, 0);
   const std::string shards[] = {writer.write_shard("weights", std::move(tensors))};
-  writer.finish(shards, {{kModelText, model_to_text(options)}, {kSourceText, model.source.dump(2) + "\n"}});
+  std::map<std::string, std::string> texts{{kModelText, model_to_text(options)},
+                                           {kSourceText, model.source.dump(2) + "\n"}};
+  if (std::string tokenizer = tokenizer_text(from); !tokenizer.empty()) texts[kTokenizerText] = tokenizer;
+  writer.finish(shards, texts);
 }
 
 }  // namespace switchyard

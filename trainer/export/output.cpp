@@ -1,5 +1,7 @@
 #include "trainer/export/output.h"
 
+#include <algorithm>
+
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/export/tensor_list.h"
 #include "trainer/files/strict_json.h"
@@ -20,6 +22,15 @@ void check_tensors(const CheckpointReader& checkpoint, const ModelOptions& optio
   for (const auto& [name, entry] : checkpoint.manifest().tensors)
     if (is_weight(name) && !expected.contains(name))
       fail(Fault::kData, directory, ": tensor ", shown(name), " is not one of the model in ", kModelText);
+}
+
+// `ids`: one, or a list.
+bool are_special(const nlohmann::json& ids, const Tokenizer& tokenizer) {
+  if (!ids.is_array()) return are_special(nlohmann::json::array({ids}), tokenizer);
+  return !ids.empty() && std::all_of(ids.begin(), ids.end(), [&](const nlohmann::json& id) {
+    return id.is_number_unsigned() && id < static_cast<uint64_t>(tokenizer.vocab_size()) &&
+           tokenizer.bytes_of(id.get<int32_t>()).empty();
+  });
 }
 
 }  // namespace
@@ -45,6 +56,14 @@ StoredModel read_model(CheckpointReader& checkpoint) {
   if (checkpoint.has_text(kTokenizerText)) model.tokenizer = checkpoint.text(kTokenizerText);
   check_tensors(checkpoint, model.options);
   return model;
+}
+
+void set_token_ids(nlohmann::json& source, const Tokenizer& tokenizer) {
+  const std::pair<const char*, std::optional<int32_t>> ids[] = {{"eos_token_id", tokenizer.eos()},
+                                                                {"bos_token_id", tokenizer.bos()}};
+  for (const auto& [key, id] : ids)
+    if (id && !are_special(source.value(key, nlohmann::json()), tokenizer))
+      source[key] = static_cast<uint32_t>(*id);
 }
 
 }  // namespace switchyard

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/checkpoint/store.h"
+#include "trainer/data/tokenizer.h"
 #include "trainer/model/options.h"
 
 namespace switchyard {
@@ -21,5 +22,9 @@ struct StoredModel {
   std::string tokenizer;  // text, empty where there is none
 };
 StoredModel read_model(CheckpointReader& checkpoint);
+
+// Sets eos_token_id and bos_token_id of `source` where they do not name special tokens of the tokenizer: which
+// of these ends a text is not in tokenizer.json, an imported model's config.json says it.
+void set_token_ids(nlohmann::json& source, const Tokenizer& tokenizer);
 
 }  // namespace switchyard

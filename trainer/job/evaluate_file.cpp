@@ -5,7 +5,7 @@ namespace switchyard {
 Evaluation evaluate_file(const LoadedModel& loaded, const std::string& prefix) {
   const TokenFile file = TokenFile::open(prefix);
   std::unique_ptr<Tokenizer> own = tokenizer_of(file);
-  if (own && loaded.tokenizer && own->fingerprint() != loaded.tokenizer->fingerprint())
+  if (own && loaded.tokenizer && !same_vocabulary(*own, *loaded.tokenizer))
     fail(Fault::kData, prefix, ": its tokenizer is not the model's");
   file.check_tokens(loaded.options.vocab_size);
   const TrainOptions train = loaded.config ? loaded.config->train : TrainOptions{};

@@ -113,10 +113,10 @@ void TrainingJob::adopt_texts(bool warns) {
   if (!tokenizer_) {
     tokenizer_ = std::move(tokenizer);
     const auto other = validation_file_ ? tokenizer_of(*validation_file_) : nullptr;
-    if (other && other->fingerprint() != tokenizer_->fingerprint())
+    if (other && !same_vocabulary(*other, *tokenizer_))
       fail(Fault::kData, config_.data.validation, ": its tokenizer is not that of ",
            reader.directory().string());
-  } else if (warns && tokenizer_->fingerprint() != tokenizer->fingerprint()) {
+  } else if (warns && !same_vocabulary(*tokenizer_, *tokenizer)) {
     warn(reader.directory().string() + ": its tokenizer is not that of the data");
   }
 }

@@ -15,6 +15,7 @@ const std::vector<BadConfig> kBad = {
     {"sed: 1", "1:1", "did you mean \"seed\"?"},
     {"name: \"x\"\nmodel {\n  hiden_size: 4\n}", "3:3", "did you mean \"hidden_size\"?"},
     {"model { top_k: 2 }", "1:9", "did you mean \"model.moe.top_k\"?"},
+    {"model {\n  hidden_size: 4\ntrain { steps: 2 }", "3:1", "is a \"}\" missing before it?"},
     {"optimizer { zzz: 3e-4 }", "1:13", "optimizer has no field \"zzz\"; its fields: lr, beta1"},
     {"model{moe{num_exprts:4}}", "1:11", "model.moe has no field"},
     {"train { steps: 2.5 }", "1:16", "Expected integer"},

@@ -302,6 +302,25 @@ std::string one_line(std::string text) {
   return text;
 }
 
+// CLI11 lists what is left over from the back, and with it what followed an option that it does not know.
+[[noreturn]] void refuse_leftovers(const CLI::App& app) {
+  const CLI::App& command = *app.get_subcommands().at(0);
+  const std::vector<std::string> left = app.remaining(true);
+  const auto option =
+      std::find_if(left.begin(), left.end(), [](const std::string& text) { return text.starts_with('-'); });
+  const std::string& first = option != left.end() ? *option : left.front();
+  std::string hint;
+  if (option != left.end()) {
+    std::vector<std::string> names;
+    for (const CLI::Option* known : command.get_options()) names.push_back(known->get_name());
+    hint = config::did_you_mean(first.substr(0, first.find('=')), names);
+    if (hint.empty() && command.get_option_no_throw("--set") != nullptr)
+      hint = "; a field of the config is set by --set PATH=VALUE";
+  }
+  fail(Fault::kUsage, option != left.end() ? "unknown option \"" : "unexpected argument \"", first, "\"",
+       hint, ". See switchyard ", command.get_name(), " --help");
+}
+
 }  // namespace
 
 CommandLine parse_command_line(const std::vector<std::string>& arguments) {
@@ -317,6 +336,8 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
     return Message{program.app.help()};
   } catch (const CLI::CallForVersion& version) {
     return Message{std::string(version.what()) + "\n"};
+  } catch (const CLI::ExtrasError&) {
+    refuse_leftovers(program.app);
   } catch (const CLI::ParseError& error) {
     const auto chosen = program.app.get_subcommands();
     const std::string command = chosen.empty() ? "" : chosen[0]->get_name() + " ";

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "trainer/checkpoint/runs.h"
@@ -92,13 +93,24 @@ Json describe_run(const fs::path& run, const fs::path& checkpoints) {
           {"metrics", last_metrics(run / "metrics.jsonl")}};
 }
 
+void print_last_step(const Json& metrics) {
+  const auto number = [&](const char* key) {
+    return metrics.contains(key) && metrics[key].is_number() ? metrics[key].get<double>() : NAN;
+  };
+  fmt::print("  last step: {:.0f}, loss {:.4f}, lr {:.2e}, norm {:.3f}, {:.0f} tok/s, {:.0f} tokens so far",
+             number("step"), number("loss"), number("lr"), number("grad_norm"), number("tokens_per_second"),
+             number("tokens"));
+  if (const double peak = number("peak_memory_bytes"); peak > 0)
+    fmt::print(", {} of memory at most", human_bytes(static_cast<int64_t>(peak)));
+  fmt::print("\n");
+}
+
 void print_run(const Json& about) {
   fmt::print("run {}\n", about["path"].get<std::string>());
   for (const Json& entry : about["checkpoints"])
     fmt::print("  step {:>8}  {}\n", entry["step"].get<int64_t>(),
                entry["intact"].get<bool>() ? "intact" : "NOT INTACT: " + entry["error"].get<std::string>());
-  if (about["metrics"].is_object())
-    fmt::print("  last step: {}\n", about["metrics"].dump(-1, ' ', false, Json::error_handler_t::replace));
+  if (about["metrics"].is_object()) print_last_step(about["metrics"]);
   fmt::print("{}", run_picture(fs::path(about["path"].get<std::string>()) / "metrics.jsonl"));
 }
 

@@ -42,8 +42,9 @@ std::string explain_unknown_field(const std::string& message) {
   std::string hint = did_you_mean(name, field_names(type));
   if (hint.empty()) {
     const std::vector<std::string> elsewhere = paths_ending_in(name);
-    hint = elsewhere.empty() ? concat("; its fields: ", join(field_names(type)))
-                             : concat("; did you mean \"", elsewhere[0], "\"?");
+    hint = Experiment::descriptor()->FindFieldByName(name) ? "; is a \"}\" missing before it?"
+           : elsewhere.empty()                             ? concat("; its fields: ", join(field_names(type)))
+                                                           : concat("; did you mean \"", elsewhere[0], "\"?");
   }
   return name_of_message(type) + " has no field \"" + name + "\"" + hint;
 }

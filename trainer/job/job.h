@@ -50,6 +50,8 @@ class TrainingJob {
   void restore();
   void place_experts(CheckpointReader& reader);
   void announce();
+  void announce_data();
+  double epochs_of(size_t set, double share) const;
 
   std::vector<int64_t> data_tokens(int64_t step);  // of each set of a blend, up to the step
   void after_step(const StepMetrics& metrics);

@@ -225,17 +225,37 @@ void TrainingJob::place_experts(CheckpointReader& reader) {
   for (size_t i = 0; i < experts_.size(); ++i) layers[i]->place_experts(*store_, experts_[i].slots);
 }
 
+// How often the run reads a data set, which gives `share` of its samples.
+double TrainingJob::epochs_of(size_t set, double share) const {
+  const double tokens = static_cast<double>(config_.train.steps) *
+                        static_cast<double>(config_.train.global_batch_size * config_.train.sequence_length);
+  return share * tokens / static_cast<double>(train_->file(set).tokens());
+}
+
+void TrainingJob::announce_data() {
+  const auto& sets = train_->sets();
+  double weights = 0;
+  for (const DataSetOptions& set : sets) weights += set.weight;
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const int64_t tokens = train_->file(i).tokens();
+    if (sets.size() > 1)
+      say(fmt::format("  data: weight {} of {}, {} tokens, {:.2f} epochs", sets[i].weight, sets[i].path,
+                      tokens, epochs_of(i, sets[i].weight / weights)));
+    if (tokens <= config_.train.sequence_length)
+      warn(fmt::format("{} has {} tokens: a sequence of {} reads them more than once", sets[i].path, tokens,
+                       config_.train.sequence_length));
+  }
+}
+
 void TrainingJob::announce() {
   write_file(directory_.config(), resolved_text(config_));
   write_file(directory_.env(), environment_json(config_, mesh_.world.size()));
-  say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data",
+  const std::string epochs = train_->sets().size() > 1 ? "" : fmt::format(", {:.2f} epochs", epochs_of(0, 1));
+  say(fmt::format("{}: {:.2f} M parameters, {} layers, {} on {} rank{}, EP {}, {} tokens of data{}",
                   config_.name, static_cast<double>(count_parameters(config_.model).total) / 1e6,
                   config_.model.num_layers, name_of(config_.device), mesh_.world.size(),
-                  mesh_.world.size() == 1 ? "" : "s", config_.parallel.expert, train_->tokens()));
-  for (size_t i = 0; train_->sets().size() > 1 && i < train_->sets().size(); ++i) {
-    const DataSetOptions& set = train_->sets()[i];
-    say(fmt::format("  data: weight {} of {}, {} tokens", set.weight, set.path, train_->file(i).tokens()));
-  }
+                  mesh_.world.size() == 1 ? "" : "s", config_.parallel.expert, train_->tokens(), epochs));
+  announce_data();
   if (resume_from_) say(fmt::format("resuming after step {} from {}", step_, resume_from_->string()));
 }
 

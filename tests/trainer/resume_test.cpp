@@ -28,6 +28,16 @@ TEST_F(Resume, SameLayoutGoesOnBitForBit) {
   }
 }
 
+// As after a kill between the last checkpoint's rename and what follows it.
+TEST_F(Resume, AFinishedRunGetsItsLatestBackAndDropsOldCheckpoints) {
+  run("run", {1, 1}, 10);
+  const auto root = std::filesystem::path(folder_ / "run") / "checkpoints";
+  std::filesystem::remove(root / "LATEST");
+  run("run", {1, 1}, 10, "checkpoint { keep_last: 1 }");
+  EXPECT_EQ(read_text(root / "LATEST"), "step_00000010\n");
+  EXPECT_EQ(list_steps(root), std::vector<int64_t>{10});
+}
+
 TEST_F(Resume, Bf16GoesOnBitForBit) {
   const Steps straight = run("straight", {2, 2}, 12, "precision: BF16");
   run("halted", {2, 2}, 6, "precision: BF16");

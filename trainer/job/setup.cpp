@@ -59,6 +59,8 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     if (!is_root()) return;
     if (config_.log.tensorboard) board_.emplace(directory_.tensorboard(), config_, step_);
     if (!options_.resume) set_aside(directory_.checkpoints());
+    if (resume_from_)  // a kill may have come before LATEST was moved and older ones were removed
+      publish(directory_.checkpoints(), step_, config_.checkpoint.keep_last, warn, damaged_);
     open_metrics();
     evaluations_.emplace(directory_.evaluations(), step_);
     drop_later_samples(directory_.samples(), step_);

@@ -11,8 +11,14 @@ namespace switchyard::kernels {
 inline constexpr int64_t kLanes = 16;
 
 template <class A>
-struct LanesOf {
-  typedef A type __attribute__((vector_size(kLanes * sizeof(A))));
+struct LanesOf {};
+template <>
+struct LanesOf<float> {
+  typedef float type __attribute__((vector_size(kLanes * sizeof(float))));
+};
+template <>
+struct LanesOf<double> {
+  typedef double type __attribute__((vector_size(kLanes * sizeof(double))));
 };
 template <class A>
 using Lanes = typename LanesOf<A>::type;

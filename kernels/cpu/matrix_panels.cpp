@@ -10,8 +10,8 @@ namespace switchyard::kernels {
 namespace {
 
 using Sixteen = uint32_t __attribute__((vector_size(64)));
-using Halves = uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
-using Stored = uint32_t __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(32), may_alias, aligned(2)));
+typedef uint32_t Stored __attribute__((vector_size(64), may_alias, aligned(4)));
 using Quarter = uint64_t __attribute__((vector_size(64)));
 
 // 16 values of two rows as pairs

@@ -20,7 +20,7 @@ template <bool kNorm, class T>
 void forward_head(T* y, const T* x, const T* w, Acc<T> rstd, const Angles<T>& at, int64_t d) {
   using A = Acc<T>;
   const int64_t half = at.half;
-  const auto normed = [=](int64_t i) [[gnu::always_inline]] {
+  const auto normed = [=](int64_t i) __attribute__((always_inline)) {
     if constexpr (kNorm)
       return static_cast<A>(x[i]) * rstd * static_cast<A>(w[i]);
     else

@@ -69,7 +69,9 @@ constexpr int64_t steps(int64_t k) {
 }
 
 using Vector = float __attribute__((vector_size(kWidth * 4)));
-using VectorInMemory = float __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
+// Of any alignment. clang takes that from a typedef alone, and GCC loses it where `auto` or a template's
+// argument stands for the type.
+typedef float VectorInMemory __attribute__((vector_size(kWidth * 4), may_alias, aligned(4)));
 
 // sum += a b, a step of a tile's sums; b of floats or pairs. By reference, because a processor without AVX
 // has no way to pass such vectors.
@@ -125,7 +127,7 @@ template <class E>
 struct BPanel {
   const E* data;
   [[gnu::always_inline]] void load(int64_t l, Vector& b0, Vector& b1) const {
-    const auto* columns = reinterpret_cast<const VectorInMemory*>(data + l * kNr);
+    const VectorInMemory* columns = reinterpret_cast<const VectorInMemory*>(data + l * kNr);
     b0 = columns[0], b1 = columns[1];
   }
 };
@@ -215,7 +217,7 @@ template <class A, class B, class Fetch = FetchNothing>
   if (into == Into::kAdd) {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kMr; ++i) {
-      const auto* row = reinterpret_cast<const VectorInMemory*>(c + i * ldc);
+      const VectorInMemory* row = reinterpret_cast<const VectorInMemory*>(c + i * ldc);
       sum[i][0] += row[0];
       sum[i][1] += row[1];
     }
@@ -239,7 +241,7 @@ template <class A, class B, class Fetch = FetchNothing>
   }
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
-    auto* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
+    VectorInMemory* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
     row[0] = sum[i][0];
     row[1] = sum[i][1];
   }

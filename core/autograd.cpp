@@ -275,6 +275,7 @@ const Tensor& Var::value_of_rows(const std::vector<int64_t>& rows) const {
 
 void Var::set_value(Tensor value) const {
   CHECK(is_leaf(), "only a leaf's value can be set");
+  state_->finish_update();
   state_->value = std::move(value);
 }
 

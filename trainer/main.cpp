@@ -1,4 +1,7 @@
 // The program: one command, one exit code.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -41,11 +44,31 @@ int run_program(int argc, char** argv) {
   }
 }
 
+// The next files to be opened would be given the numbers of standard streams that are closed, and what is
+// printed would go into them.
+void open_standard_streams() {
+  int descriptor = 0;
+  do {
+    descriptor = ::open("/dev/null", O_RDWR);
+  } while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+  if (descriptor >= 0) ::close(descriptor);
+}
+
+// A result that could not be written is none.
+int check_output(int code) {
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (code != 0 || written) return code;
+  return report_and_exit_code(Error(Fault::kResource, "standard output cannot be written"));
+}
+
 }  // namespace
 }  // namespace switchyard
 
 int main(int argc, char** argv) {
+  switchyard::open_standard_streams();
   // A file at its size limit is a failed write, with exit code 6, and no death.
   std::signal(SIGXFSZ, SIG_IGN);
-  return switchyard::run_program(argc, argv);
+  const int code = switchyard::run_program(argc, argv);
+  const bool trains = argc > 1 && std::string_view(argv[1]) == "train";
+  return trains ? code : switchyard::check_output(code);  // what train says is in its log too
 }

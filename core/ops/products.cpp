@@ -25,6 +25,7 @@ void multiply(const Tensor& y, const Tensor& x, const Tensor& w, const RowGroups
         to_string(x.shape()), " by ", to_string(w.shape()));
   launch(x, [&]<class T>(auto on) {
     if (groups.is_all_rows()) {
+      CHECK(update == nullptr, "an update that waits for a product of one matrix");
       kernels::run(on, kernels::Matmul<T>{.c = y.data<T>(),
                                           .a = x.data<T>(),
                                           .b = w.data<T>(),

@@ -187,7 +187,32 @@ check "goes on where it stopped" grep -q "resuming after step $done_steps" out
 check "each step once after a stop" steps_are stopped $((done_steps + 2))
 check "no evaluation is missing" test "$(wc -l <stopped/eval.jsonl)" -ge $(((done_steps + 2) / 2))
 
+# Closed standard streams, readers that leave, and results that cannot be written.
+bash -c '"$@" <&- >&- 2>&-' x $(train) closed
+check "no line is among the metrics" steps_are closed 4
+check "nothing but JSON is in the metrics" bash -c '! grep -qv "^{.*}$" closed/metrics.jsonl'
+expect 0 "" bash -c 'set -o pipefail; "$@" | head -1' x $(train) unread
+check "the run went on without its reader" steps_are unread 4
+for command in "eval unread" "inspect unread --json" "plan config --world 1" "--help"; do
+  expect 6 "standard output cannot be written" bash -c '"$@" >/dev/full' x "$program" $command
+done
+expect 2 "is a file of the run itself" "$program" report unread --out unread/metrics.jsonl
+check "the metrics are still there" steps_are unread 4
+expect 2 "--run-dir: is empty" $(train) ""
+expect 2 "absurdly large" $(train) absurd --set train.global_batch_size=1000000000000
+# What another process writes is not taken from it; what one left that was killed is.
+mkdir .exported.tmp && echo 1 >.exported.tmp/left
+flock .exported.tmp "$program" export unread --format hf --out exported >out 2>err
+check "two exports to one place are refused" grep -q "exported: another process is writing it" err
+expect 0 "" "$program" export unread --format hf --out exported
+check "nothing else is in the export" test ! -e exported/left
+
 if [ -n "$mpiexec" ]; then
+  expect 2 'has another config than rank 0: "lr: 1", where rank 0 has "lr: 0.01"' "$mpiexec" --oversubscribe \
+    -n 1 $(train) unlike --set optimizer.lr=0.01 : -n 1 $(train) unlike --set optimizer.lr=1
+  head -50 text >text2 && "$program" prepare text2 --out elsewhere/data >out 2>&1
+  expect 3 "has other data there than rank 0" "$mpiexec" --oversubscribe -n 1 $(train) "$PWD/unlike" : \
+    -n 1 --wdir elsewhere "$program" train ../config --run-dir "$PWD/unlike"
   mpi() { echo "$mpiexec" --oversubscribe -n "$1" $(train) "$2"; }
   expect 2 "train.global_batch_size (6)" $(mpi 4 r) --set train.global_batch_size=6
   expect 2 "parallel.expert (3) must divide" $(mpi 2 r) --set parallel.expert=3

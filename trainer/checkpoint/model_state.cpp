@@ -55,9 +55,10 @@ std::vector<TensorSource> own_pieces(const ParameterStore& store, const Mesh& me
                                      const std::vector<Tensor>& runs, Kind kind) {
   std::vector<TensorSource> tensors;
   int64_t turn = 0, expert_turn = 0;
+  const auto& segments = store.segments();
   for (const Parameter& p : store.parameters()) {
     const Axis& holders = holders_of(p.spec.placement, mesh);
-    const FileDType dtype = dtype_in_file(store.segments()[p.segment], kind);
+    const FileDType dtype = dtype_in_file(segments[p.segment], kind);
     int64_t& next = p.spec.placement == Placement::kExpert ? expert_turn : turn;
     for (const Piece& piece : p.spec.pieces)
       if (next++ % holders.size() == holders.rank())

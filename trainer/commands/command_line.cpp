@@ -28,6 +28,11 @@ CLI::Validator decimal(double low, double high, const std::string& range) {
   return CLI::Validator(check, range);
 }
 
+// An unset variable of the shell is no wish for the default.
+CLI::Validator not_empty() {
+  return CLI::Validator([](const std::string& text) { return text.empty() ? "is empty" : ""; }, "");
+}
+
 CLI::Validator integer(double low, const std::string& range) { return decimal(low, 9e15, range); }
 
 void add_overrides(CLI::App& command, std::vector<std::string>& sets, std::vector<std::string>& merges) {
@@ -54,7 +59,9 @@ CLI::App* add_train(CLI::App& app, TrainArgs& args) {
   command->add_option("CONFIG", args.config, "The experiment, in protobuf text format (docs/config.md)")
       ->required();
   add_overrides(*command, args.sets, args.merges);
-  command->add_option("--run-dir", args.run_dir, "The run's directory itself [runs/NAME]")->type_name("DIR");
+  command->add_option("--run-dir", args.run_dir, "The run's directory itself [runs/NAME]")
+      ->type_name("DIR")
+      ->check(not_empty());
   command
       ->add_option("--resume", args.resume, "auto: go on where the run has a checkpoint; never: start anew")
       ->check(CLI::IsMember({"auto", "never"}))
@@ -144,7 +151,8 @@ CLI::App* add_import(CLI::App& app, ImportArgs& args) {
   command
       ->add_option("--upcycle", args.upcycle,
                    "A dense model becomes a mixture of copies of itself: num_experts=8,top_k=2")
-      ->type_name("TEXT");
+      ->type_name("TEXT")
+      ->check(not_empty());
   command->footer(
       "Examples:\n  switchyard import --from OLMoE-1B-7B --to olmoe\n"
       "  switchyard import --from Qwen3-0.6B --to mixture --upcycle num_experts=8,top_k=2");

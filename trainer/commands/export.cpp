@@ -27,6 +27,8 @@ int run_export(const ExportArgs& args) {
   if (model.moe && model.moe->eval_capacity_factor > 0)
     fmt::print("other programs drop no choices: model.moe.eval_capacity_factor ({}) is left out\n",
                model.moe->eval_capacity_factor);
+  if (model.moe && model.moe->force_balance)
+    fmt::print("other programs ask the router: model.moe.force_balance is left out\n");
   fmt::print("{} exported as {} to {}\n", checkpoint.string(), chosen, args.out);
   return 0;
 }

@@ -1,4 +1,5 @@
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <thread>
 
@@ -48,6 +49,7 @@ int train(const TrainArgs& args, Config config, const Group& world, const Launch
 
 int run_train(const TrainArgs& args) {
   catch_stop_signals();
+  std::signal(SIGPIPE, SIG_IGN);  // whoever reads the lines may leave; log.txt has them
   const LaunchInfo launch = launch_info();
   Config config;
   Group world;

@@ -22,11 +22,14 @@ std::string range_text(const Rule& rule) {
 
 std::string complaint(const std::string& path, double value, const std::string& shown, const Rule& rule) {
   if (!std::isfinite(value)) return fmt::format("{} is {}, not a finite number", path, shown);
-  const bool low = rule.above ? value <= rule.low : value < rule.low;
+  // As float32, in which it may be computed with.
+  const bool low = rule.above ? static_cast<float>(value) <= static_cast<float>(rule.low) : value < rule.low;
   const bool high = rule.below ? value >= rule.high : value > rule.high;
   if (!low && !high) return "";
   if (high && rule.high >= kMost) return fmt::format("{} is {}, which is absurdly large", path, shown);
-  return fmt::format("{} is {}; it must be {}", path, shown, range_text(rule));
+  const bool rounds_to_low = low && value > rule.low;
+  return fmt::format("{} is {}; it must be {}{}", path, shown, range_text(rule),
+                     rounds_to_low ? " as float32" : "");
 }
 
 std::string complaint(const std::string& path, const std::string& value, const Rule& rule) {

@@ -15,6 +15,7 @@ namespace {
 constexpr double kAbsurdBytes = 1LL << 50;       // of parameters
 constexpr double kAbsurdMicroBytes = 1LL << 44;  // of one activation of one micro-batch
 constexpr double kAbsurdTokens = 1LL << 62;
+constexpr double kAbsurdStepTokens = 1LL << 36;
 constexpr double kAbsurdChoices = 1 << 27;  // of one micro-batch's tokens: they are numbered with 32 bits
 
 // Collects the first complaint; later ones often follow from it.
@@ -218,6 +219,9 @@ std::optional<Conflict> find_conflict(const Config& config) {
   check_cuda_graphs(c, config);
   check_moments(c, config.optimizer);
   const double tokens = static_cast<double>(t.global_batch_size) * static_cast<double>(t.sequence_length);
+  c.require(tokens <= kAbsurdStepTokens, "train.global_batch_size",
+            "train.global_batch_size ({}) times train.sequence_length ({}) is absurdly large",
+            t.global_batch_size, t.sequence_length);
   c.require(tokens * static_cast<double>(t.steps) <= kAbsurdTokens, "train.steps",
             "train.steps ({}) of train.global_batch_size ({}) times train.sequence_length ({}) tokens are "
             "absurdly many",

@@ -1,6 +1,7 @@
 #include "trainer/files/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -214,20 +215,53 @@ void rename_path(const fs::path& from, const fs::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) fail_writing(to, errno);
 }
 
+namespace {
+
+bool is_still_at(int descriptor, const fs::path& path) {
+  struct stat open = {}, named = {};
+  return ::fstat(descriptor, &open) == 0 && ::lstat(path.c_str(), &named) == 0 &&
+         open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}
+
+// Makes `temporary` an empty directory of this process alone: the descriptor returned holds its lock. What is
+// in it without a lock is of an attempt that was interrupted.
+int take_directory(const fs::path& temporary, const fs::path& target) {
+  std::error_code ignored;
+  for (;;) {
+    if (!fs::is_directory(fs::symlink_status(temporary, ignored))) fs::remove_all(temporary, ignored);
+    make_directories(temporary);
+    const int descriptor = ::open(temporary.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0 && errno == ENOENT) continue;  // committed or given up just now
+    if (descriptor < 0) fail_writing(temporary, errno);
+    const bool taken = ::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!taken && is_still_at(descriptor, temporary)) {
+      for (const auto& entry : fs::directory_iterator(temporary)) fs::remove_all(entry.path(), ignored);
+      return descriptor;
+    }
+    ::close(descriptor);
+    if (taken) fail(Fault::kUsage, target.string(), ": another process is writing it");
+  }
+}
+
+}  // namespace
+
 AtomicDirectory::AtomicDirectory(const fs::path& path, bool first)
     : target_(without_trailing_slash(path)),
       temporary_(hidden_beside(target_, ".tmp")),
       made_parents_(missing_parents(temporary_)) {
-  std::error_code ignored;
-  if (first) fs::remove_all(temporary_, ignored);
-  make_directories(temporary_);
+  if (first)
+    lock_ = take_directory(temporary_, target_);
+  else
+    make_directories(temporary_);
 }
 
 AtomicDirectory::~AtomicDirectory() {
-  if (keep_) return;
-  std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
-  for (const fs::path& parent : made_parents_) ::rmdir(parent.c_str());
+  if (!keep_) {
+    std::error_code ignored;
+    fs::remove_all(temporary_, ignored);
+    for (const fs::path& parent : made_parents_) ::rmdir(parent.c_str());
+  }
+  if (lock_ >= 0) ::close(lock_);
 }
 
 void AtomicDirectory::commit() {

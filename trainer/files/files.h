@@ -109,7 +109,8 @@ void rename_path(const fs::path& from, const fs::path& to);
 // A directory that appears at `path` whole or not at all: files are put into path(), ".NAME.tmp"
 // beside it, and commit() gives it its name. Without commit() the destructor removes it and the
 // parents that it made. What an interrupted attempt left there is removed first, unless others write
-// there already (`first` is false).
+// there already (`first` is false). A second `first` one at the same path, of any process, is
+// Error{kUsage}, where the file system has locks.
 class AtomicDirectory {
  public:
   explicit AtomicDirectory(const fs::path& path, bool first = true);
@@ -124,6 +125,7 @@ class AtomicDirectory {
  private:
   fs::path target_, temporary_;
   std::vector<fs::path> made_parents_;  // innermost first
+  int lock_ = -1;                       // the temporary directory, open and locked
   bool keep_ = false;
 };
 

@@ -8,6 +8,7 @@
 #include "trainer/checkpoint/model_state.h"
 #include "trainer/checkpoint/runs.h"
 #include "trainer/export/tensor_list.h"
+#include "trainer/job/agreement.h"
 #include "trainer/job/generation.h"
 #include "trainer/job/job.h"
 #include "trainer/job/plan.h"
@@ -30,6 +31,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     : config_(std::move(config)), options_(options) {
   directory_.root = options.run_dir.empty() ? std::filesystem::path("runs") / config_.name
                                             : std::filesystem::path(options.run_dir);
+  check_same_config(world, config_);
   together(world, [&] {
     check_world(config_, world->size());
     check_data(config_);
@@ -44,6 +46,7 @@ TrainingJob::TrainingJob(Config config, Group world, const JobOptions& options)
     check_prompts(world->rank() == 0);
     if (world->rank() == 0) check_memory(config_, world->size(), options_.local_size);
   });
+  check_same_data(world, *train_);
   mesh_ = make_mesh(world, static_cast<int>(config_.parallel.expert), config_.device,
                     {.timeout_seconds = config_.parallel.timeout_seconds}, options.nccl);
   together(world, [&] {

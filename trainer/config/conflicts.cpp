@@ -117,8 +117,9 @@ void check_layers(Checker& c, const ModelOptions& m) {
             "model.intermediate_size is missing; model.moe.dense_weight ({}) needs it", m.moe->dense_weight);
 }
 
-// Trained parameters, all experts included, of sizes that may be absurd (count_parameters() in export/ counts
-// tensor by tensor).
+}  // namespace
+
+// All experts included (count_parameters() in export/ counts tensor by tensor).
 double parameter_count(const ModelOptions& m) {
   const auto d = static_cast<double>(m.hidden_size), head = static_cast<double>(m.head_dim);
   const auto heads = static_cast<double>(m.num_attention_heads),
@@ -139,8 +140,6 @@ double parameter_count(const ModelOptions& m) {
   }
   return all;
 }
-
-}  // namespace
 
 std::optional<Conflict> find_conflict(const ModelOptions& m) {
   Checker c;

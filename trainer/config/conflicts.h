@@ -14,6 +14,8 @@ struct Conflict {
 };
 
 std::optional<Conflict> find_conflict(const ModelOptions&);
+// Trained parameters, by formula: at once, of sizes that may be absurd.
+double parameter_count(const ModelOptions&);
 // What the device has no kernels for.
 std::optional<Conflict> find_device_conflict(const ModelOptions&, Device);
 // With one choice the weight must be the expert's score itself, or it is the constant 1 and the router learns

@@ -9,6 +9,7 @@
 
 #include "parallel/comm/planned.h"
 #include "parallel/data/shares.h"
+#include "trainer/config/conflicts.h"
 #include "trainer/export/tensor_list.h"
 #include "trainer/job/process_memory.h"
 #include "trainer/job/step.h"
@@ -88,13 +89,18 @@ Plan make_plan(Config config, int64_t world) {
 
 void check_memory(const Config& config, int64_t world, int local_size) {
   if (config.device != Device::kCpu) return;
-  const Plan plan = make_plan(config, world);
-  const int64_t rank = plan.memory() - plan.program;
   auto check = [&](const std::string& who, int64_t needed, const std::string& what, int64_t limit) {
     if (needed <= limit) return;
     fail(Fault::kResource, "out of memory before the start: ", who, " need ", needed >> 20, " MiB, and ",
          what, " ", limit >> 20, " MiB (switchyard plan shows what for)");
   };
+  // A plan is itself made of many small things: not before weights and gradients alone would fit.
+  check("weights and gradients of a rank",
+        static_cast<int64_t>(2 * sizeof(float) * config::parameter_count(config.model)) /
+            config.parallel.expert,
+        "the machine has", available_bytes());
+  const Plan plan = make_plan(config, world);
+  const int64_t rank = plan.memory() - plan.program;
   check("the tensors of a rank", rank, "its address space is limited to", address_space_limit());
   check(fmt::format("the tensors of {} rank{} on this machine", local_size, local_size == 1 ? "" : "s"),
         rank > std::numeric_limits<int64_t>::max() / local_size ? rank : rank * local_size, "the machine has",

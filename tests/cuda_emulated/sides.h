@@ -19,8 +19,8 @@ namespace switchyard::kernels {
 // Order in which the emulator runs threads; on a GPU, nothing.
 void set_reverse_order(bool reverse);
 
-// Lets the emulator take weight gradients in parts, with this workspace; a GPU has its own. Returns whether the
-// device does.
+// Lets the emulator take weight gradients in parts, with this workspace; a GPU has its own. Returns whether
+// the device does.
 bool allow_row_cuts(CudaHandles& handles, float* workspace);
 
 class CudaKernels : public ::testing::Test {

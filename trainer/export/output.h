@@ -23,8 +23,8 @@ struct StoredModel {
 };
 StoredModel read_model(CheckpointReader& checkpoint);
 
-// Sets eos_token_id and bos_token_id of `source` where they do not name special tokens of the tokenizer: which
-// of these ends a text is not in tokenizer.json, an imported model's config.json says it.
+// Sets eos_token_id and bos_token_id of `source` where they do not name special tokens of the tokenizer:
+// which of these ends a text is not in tokenizer.json, an imported model's config.json says it.
 void set_token_ids(nlohmann::json& source, const Tokenizer& tokenizer);
 
 }  // namespace switchyard

@@ -210,6 +210,7 @@ check "nothing else is in the export" test ! -e exported/left
 if [ -n "$mpiexec" ]; then
   expect 2 'has another config than rank 0: "lr: 1", where rank 0 has "lr: 0.01"' "$mpiexec" --oversubscribe \
     -n 1 $(train) unlike --set optimizer.lr=0.01 : -n 1 $(train) unlike --set optimizer.lr=1
+  expect 0 "" "$mpiexec" --oversubscribe -n 1 $(train) threads : -n 1 $(train) threads --set threads=2
   head -50 text >text2 && "$program" prepare text2 --out elsewhere/data >out 2>&1
   expect 3 "has other data there than rank 0" "$mpiexec" --oversubscribe -n 1 $(train) "$PWD/unlike" : \
     -n 1 --wdir elsewhere "$program" train ../config --run-dir "$PWD/unlike"

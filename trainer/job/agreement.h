@@ -9,8 +9,8 @@
 namespace switchyard {
 
 // All ranks; FailedTogether naming the first rank that differs from rank 0 and, of a config, the first line
-// that does.
-void check_same_config(const Group& world, const Config& config);
+// that does. Only `threads` may differ.
+void check_same_config(const Group& world, Config config);
 void check_same_data(const Group& world, const TrainingData& data);
 
 }  // namespace switchyard

@@ -200,6 +200,8 @@ expect 2 "is a file of the run itself" "$program" report unread --out unread/met
 check "the metrics are still there" steps_are unread 4
 expect 2 "--run-dir: is empty" $(train) ""
 expect 2 "absurdly large" $(train) absurd --set train.global_batch_size=1000000000000
+mkfifo pipe
+expect 3 "pipe: is a pipe or a device" "$program" prepare pipe --out piped
 # What another process writes is not taken from it; what one left that was killed is.
 mkdir .exported.tmp && echo 1 >.exported.tmp/left
 flock .exported.tmp "$program" export unread --format hf --out exported >out 2>err

@@ -63,6 +63,8 @@ std::vector<std::string> find_text_files(const std::vector<std::string>& inputs)
     std::error_code error;
     const fs::file_status status = fs::status(input, error);
     if (!fs::exists(status)) fail(Fault::kData, input, ": no such file or folder");
+    if (!fs::is_regular_file(status) && !fs::is_directory(status))
+      fail(Fault::kData, input, ": is a pipe or a device; texts are read from files, some of them twice");
     try {
       fs::is_directory(status) ? add_folder(input, files) : files.push_back(input);
     } catch (const fs::filesystem_error& failure) {

@@ -1,6 +1,7 @@
 #include "kernels/cpu/matrix_panels.h"
 
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/unaligned.h"
 
 // Vectors are passed within this file alone, so it does not matter how a processor without AVX would pass
 // them.
@@ -10,8 +11,8 @@ namespace switchyard::kernels {
 namespace {
 
 using Sixteen = uint32_t __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32), may_alias, aligned(2)));
-typedef uint32_t Stored __attribute__((vector_size(64), may_alias, aligned(4)));
+SWITCHYARD_UNALIGNED(Halves, uint16_t, 32, 2);
+SWITCHYARD_UNALIGNED(Stored, uint32_t, 64, 4);
 using Quarter = uint64_t __attribute__((vector_size(64)));
 
 // 16 values of two rows as pairs

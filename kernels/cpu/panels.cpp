@@ -8,16 +8,16 @@ namespace switchyard::kernels {
 namespace {
 
 // Four or eight elements of a panel. Pairs travel as the bits of floats: nothing computes with them.
-typedef float Two __attribute__((vector_size(8), may_alias, aligned(2)));
-typedef float Four __attribute__((vector_size(16), may_alias, aligned(2)));
-typedef float Eight __attribute__((vector_size(32), may_alias, aligned(2)));
-typedef uint16_t FourHalves __attribute__((vector_size(8), may_alias, aligned(2)));
-typedef uint16_t EightHalves __attribute__((vector_size(16), may_alias, aligned(2)));
+SWITCHYARD_UNALIGNED(Two, float, 8, 2);
+SWITCHYARD_UNALIGNED(Four, float, 16, 2);
+SWITCHYARD_UNALIGNED(Eight, float, 32, 2);
+SWITCHYARD_UNALIGNED(FourHalves, uint16_t, 8, 2);
+SWITCHYARD_UNALIGNED(EightHalves, uint16_t, 16, 2);
 using FourBits = uint32_t __attribute__((vector_size(16)));
 using EightBits = uint32_t __attribute__((vector_size(32)));
 
-// What stands at x: floats, pairs, or bf16 values to be widened. A bf16 is the upper half of a float32. Which
-// of these are used depends on the panels' widths.
+// What stands at x: floats, pairs (not with every panel's width), or bf16 values to be widened. A bf16 is the
+// upper half of a float32.
 inline Four load_four(const float* x) { return *reinterpret_cast<const Four*>(x); }
 [[maybe_unused]] inline Four load_four(const Pair* x) { return *reinterpret_cast<const Four*>(x); }
 inline Four load_four(const BF16* x) {
@@ -31,10 +31,10 @@ inline Eight load_eight(const BF16* x) {
                                  << 16);
 }
 
-// By reference to tell them apart: as values the types are vectors of two, four and eight.
-[[maybe_unused]] inline void put(void* y, const Two& x) { *static_cast<Two*>(y) = x; }
-inline void put(void* y, const Four& x) { *static_cast<Four*>(y) = x; }
-inline void put(void* y, const Eight& x) { *static_cast<Eight*>(y) = x; }
+template <class E, class V>
+void put(E* y, V x) {
+  *reinterpret_cast<V*>(y) = x;
+}
 
 // What a row of X is read as.
 template <class E, class T>

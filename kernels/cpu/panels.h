@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/unaligned.h"
 #include "kernels/dtype.h"
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -69,9 +70,7 @@ constexpr int64_t steps(int64_t k) {
 }
 
 using Vector = float __attribute__((vector_size(kWidth * 4)));
-// Of any alignment. clang takes that from a typedef alone, and GCC loses it where `auto` or a template's
-// argument stands for the type.
-typedef float VectorInMemory __attribute__((vector_size(kWidth * 4), may_alias, aligned(4)));
+SWITCHYARD_UNALIGNED(VectorInMemory, float, kWidth * 4, 4);
 
 // sum += a b, a step of a tile's sums; b of floats or pairs. By reference, because a processor without AVX
 // has no way to pass such vectors.
@@ -127,7 +126,7 @@ template <class E>
 struct BPanel {
   const E* data;
   [[gnu::always_inline]] void load(int64_t l, Vector& b0, Vector& b1) const {
-    const VectorInMemory* columns = reinterpret_cast<const VectorInMemory*>(data + l * kNr);
+    const auto* columns = reinterpret_cast<const VectorInMemory*>(data + l * kNr);
     b0 = columns[0], b1 = columns[1];
   }
 };
@@ -217,7 +216,7 @@ template <class A, class B, class Fetch = FetchNothing>
   if (into == Into::kAdd) {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kMr; ++i) {
-      const VectorInMemory* row = reinterpret_cast<const VectorInMemory*>(c + i * ldc);
+      const auto* row = reinterpret_cast<const VectorInMemory*>(c + i * ldc);
       sum[i][0] += row[0];
       sum[i][1] += row[1];
     }
@@ -241,7 +240,7 @@ template <class A, class B, class Fetch = FetchNothing>
   }
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kMr; ++i) {
-    VectorInMemory* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
+    auto* row = reinterpret_cast<VectorInMemory*>(c + i * ldc);
     row[0] = sum[i][0];
     row[1] = sum[i][1];
   }

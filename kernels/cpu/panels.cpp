@@ -33,7 +33,11 @@ inline Eight load_eight(const BF16* x) {
 
 template <class E, class V>
 void put(E* y, V x) {
+#ifdef __clang__  // its V has lost the alignment; GCC's has not, and its copies are slower
+  std::memcpy(static_cast<void*>(y), &x, sizeof(x));
+#else
   *reinterpret_cast<V*>(y) = x;
+#endif
 }
 
 // What a row of X is read as.

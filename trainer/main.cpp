@@ -55,7 +55,7 @@ void open_standard_streams() {
 }
 
 // A result that could not be written is none.
-int check_output(int code) {
+int check_standard_output(int code) {
   const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (code != 0 || written) return code;
   return report_and_exit_code(Error(Fault::kResource, "standard output cannot be written"));
@@ -70,5 +70,5 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   const int code = switchyard::run_program(argc, argv);
   const bool trains = argc > 1 && std::string_view(argv[1]) == "train";
-  return trains ? code : switchyard::check_output(code);  // what train says is in its log too
+  return trains ? code : switchyard::check_standard_output(code);  // what train says is in its log too
 }

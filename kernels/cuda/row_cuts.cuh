@@ -15,7 +15,6 @@ namespace switchyard::kernels::hopper {
 // dW is [m, n]; a step is kDepth rows.
 struct RowCuts {
   static constexpr int kDepth = 64;
-  static constexpr int kMostProducts = std::numeric_limits<int>::max();
   static constexpr int64_t kPartElements = int64_t{kTileM} * kTileN;
 
   int64_t rows;
@@ -41,7 +40,7 @@ struct RowCuts {
     const int64_t tiles = ((m + kTileM - 1) / kTileM) * ((n + kTileN - 1) / kTileN),
                   steps = (rows + kDepth - 1) / kDepth;
     return tiles > 0 && blocks >= tiles && steps >= 2 * (blocks / tiles) &&
-           steps <= kMostProducts / (blocks * blocks);
+           steps <= std::numeric_limits<int>::max() / (blocks * blocks);
   }
   __host__ __device__ int whole() const { return cuts * tiles; }  // blocks without the spare ones
   int64_t parts() const { return whole() + (spare ? spare + tiles - 1 : 0); }

@@ -176,8 +176,8 @@ int check_linear(Cuda exec, Size s, bool transpose_w, std::mt19937& generator) {
                 relative_error(out[1], reference), tolerance<BF16, BF16>(), same_bits(out[1], out[2]));
 }
 
-// A weight gradient whose rows are cut, against cuBLAS: long sums in float32, in another order. A step that is
-// missing is an error of 4e-2.
+// A weight gradient whose rows are cut, against cuBLAS: long sums in float32, in another order. A step that
+// is missing is an error of 4e-2.
 int check_parts(Cuda exec, Size s, bool accumulate, std::mt19937& generator) {
   constexpr double kTolerance = 1e-3;
   if (!exec.handles->runs_wgmma()) return 0;
